@@ -1,0 +1,65 @@
+"""The experiments of a project: `replicate.experiments`. Floor 8."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from replicate.config import require_project
+from replicate.errors import RevisionNotFoundError
+from replicate.experiment import Checkpoint, Experiment, ExperimentList
+from replicate.history import History
+from replicate.host import Host
+from replicate.reporting import Reporter, SilentReporter
+from replicate.repository import Repository
+from replicate.revisions import resolve, resolve_experiment
+
+
+class ExperimentCollection:
+    """Reads the experiments of the project that a folder lies in, anew with every call.
+
+    Args:
+        directory: A folder of the project; None means the current folder at the time of the call.
+        reporter: Hears of damaged records.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None = None, reporter: Reporter | None = None) -> None:
+        self._directory = directory
+        self._reporter = reporter or SilentReporter()
+
+    def list(self, filter: Callable[[Experiment], bool] | None = None) -> ExperimentList:  # noqa: A002
+        """Return the experiments, oldest first; with `filter`, those for which it returns true.
+
+        Raises:
+            ProjectNotFoundError: The folder is in no project.
+        """
+        repository, history = self._open()
+        found = (Experiment(repository, one, self._reporter) for one in history.experiments)
+        return ExperimentList(one for one in found if filter is None or filter(one))
+
+    def get(self, name: str) -> Experiment:
+        """Return one experiment by a prefix of its id (at least 4 digits) or its name.
+
+        Raises:
+            RevisionNotFoundError: There is none. AmbiguousRevisionError: There are several.
+            InvalidInputError: It is a checkpoint's id; use `checkpoint()`.
+        """
+        repository, history = self._open()
+        return Experiment(repository, resolve_experiment(history, name), self._reporter)
+
+    def checkpoint(self, revision: str) -> Checkpoint:
+        """Return the checkpoint that a revision names: an id prefix, `latest`, `NAME@best`, …"""
+        repository, history = self._open()
+        return Checkpoint(repository, resolve(history, revision).record, self._reporter)
+
+    def latest(self) -> Experiment:
+        """Return the experiment that began last; `RevisionNotFoundError` when there is none."""
+        repository, history = self._open()
+        if not history.experiments:
+            raise RevisionNotFoundError("there is no experiment yet", hint="replicate.init() starts one")
+        return Experiment(repository, history.experiments[-1], self._reporter)
+
+    def _open(self) -> tuple[Repository, History]:
+        project = require_project(self._directory if self._directory is not None else os.getcwd())
+        repository = Repository(project, Host(), self._reporter)
+        return repository, History(repository.refs.list())

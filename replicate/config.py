@@ -1,0 +1,186 @@
+"""Where a project lies and how it is set up: `replicate.yaml`, and the environment. Floor 1.
+
+The only module that reads environment variables. SPEC has no part in this; `README.md` lists the keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import getpass
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from replicate.errors import ConfigError, InvalidInputError, ProjectNotFoundError
+
+CONFIG_NAME = "replicate.yaml"
+STORE_NAME = ".replicate"
+_KEYS = ("repository", "store", "durability")
+_DURABILITIES = ("safe", "fast")
+_MODES = ("online", "offline", "disabled")
+
+Mode = Literal["online", "offline", "disabled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One project: its folder, where its local store lies, and how careful writing is.
+
+    Attributes:
+        root: The worktree, an absolute path without links.
+        store: The local store's folder, absolute.
+        durability: `safe`: a checkpoint survives power loss when the call returns; `fast`: a killed process only.
+    """
+
+    root: str
+    store: str
+    durability: Literal["safe", "fast"] = "safe"
+
+
+def find_project(start: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Project | None:
+    """Return the project that `start` lies in: the nearest folder with `replicate.yaml` or `.replicate`; or None.
+
+    Raises:
+        ConfigError: The file has an unknown key, a wrong value, or is no YAML; says which line.
+    """
+    folder = os.path.realpath(start)
+    if not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    while True:
+        config = os.path.join(folder, CONFIG_NAME)
+        if os.path.isfile(config):
+            return _project(folder, _read_config(config), environment)
+        if os.path.isdir(os.path.join(folder, STORE_NAME)):
+            return _project(folder, {}, environment)
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def require_project(start: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Project:
+    """Return the project that `start` lies in, or raise `ProjectNotFoundError`."""
+    project = find_project(start, environment)
+    if project is None:
+        raise ProjectNotFoundError(
+            f"{os.path.realpath(start)} is not in a project: no {CONFIG_NAME} and no {STORE_NAME} here or above",
+            hint="go to a project's folder, name one with -D DIR, or start one with `replicate checkpoint`",
+        )
+    return project
+
+
+def new_project(folder: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Project:
+    """Return the project that a first save in `folder` starts; nothing is created here.
+
+    Raises:
+        InvalidInputError: The folder is `/`, the home folder or a folder for temporary files.
+    """
+    root = os.path.realpath(folder)
+    forbidden = {os.path.realpath(path) for path in ("/", os.path.expanduser("~"), tempfile.gettempdir(), "/tmp")}
+    if root in forbidden:
+        raise InvalidInputError(
+            f"{root} is no place for a project: everything in it would be saved",
+            hint=f"run in the project's folder, or put a {CONFIG_NAME} here if you mean it",
+        )
+    return _project(root, {}, environment)
+
+
+def _project(root: str, values: Mapping[str, str], environment: Mapping[str, str]) -> Project:
+    store = environment.get("REPLICATE_STORE") or values.get("store") or STORE_NAME
+    durability: Literal["safe", "fast"] = "fast" if values.get("durability") == "fast" else "safe"
+    return Project(root, os.path.normpath(os.path.join(root, os.path.expanduser(store))), durability)
+
+
+def _read_config(path: str) -> dict[str, str]:
+    # PyYAML takes 15 ms to import; a project without replicate.yaml does not need it.
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            node = yaml.compose(file, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path} is not UTF-8 text") from exc
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(exc, 'problem', None) or exc}") from exc
+    except OSError as exc:
+        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
+    if node is None:
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path} line {node.start_mark.line + 1}: not `key: value` lines")
+    values: dict[str, str] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        values[_check_key(path, line, key_node.value, values)] = _check_value(path, line, key_node.value, value_node)
+    return values
+
+
+def _check_key(path: str, line: int, key: Any, seen: Mapping[str, str]) -> str:
+    if key not in _KEYS:
+        near = difflib.get_close_matches(str(key), _KEYS, 1)
+        raise ConfigError(
+            f"{path} line {line}: unknown key {key!r}",
+            hint=f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}",
+        )
+    if key in seen:
+        raise ConfigError(f"{path} line {line}: {key!r} is there twice")
+    return str(key)
+
+
+def _check_value(path: str, line: int, key: str, node: Any) -> str:
+    value = node.value
+    if not isinstance(value, str) or not value or node.tag.endswith(":null"):
+        raise ConfigError(f"{path} line {line}: {key!r} needs a value that is text")
+    if key == "durability" and value not in _DURABILITIES:
+        raise ConfigError(f"{path} line {line}: durability is {' or '.join(_DURABILITIES)}, not {value!r}")
+    if key == "repository" and value.rstrip("/") not in (STORE_NAME, f"./{STORE_NAME}", f"file://{STORE_NAME}"):
+        raise ConfigError(
+            f"{path} line {line}: this version keeps everything in {STORE_NAME}; it cannot use {value!r} yet",
+            hint=f"remove the line; {STORE_NAME} can be copied into a bucket as it is later",
+        )
+    return value
+
+
+def mode(environment: Mapping[str, str] = os.environ) -> Mode:
+    """Return `REPLICATE_MODE`: `online` (the default), `offline`, or `disabled` (nothing is recorded)."""
+    value = environment.get("REPLICATE_MODE", "").strip().lower() or "online"
+    if value == "offline":
+        return "offline"
+    if value == "disabled":
+        return "disabled"
+    if value == "online":
+        return "online"
+    raise ConfigError(f"REPLICATE_MODE is {', '.join(_MODES)}, not {value!r}")
+
+
+def user(environment: Mapping[str, str] = os.environ) -> str:
+    """Return who runs this: the login name, or the user's number where there is none."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        if environment.get(variable):
+            return environment[variable]
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid())
+
+
+def other_rank(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return this process's rank if it is a worker of a distributed run that should stay quiet, else None.
+
+    That is a rank above 0 of an initialised `torch.distributed`, or RANK > 0 where WORLD_SIZE > 1 and LOCAL_RANK are
+    set too (a SLURM task alone is a normal run). torch is never imported for this.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        rank = int(distributed.get_rank())
+        return rank or None
+    try:
+        rank, world = int(environment.get("RANK", "")), int(environment.get("WORLD_SIZE", ""))
+    except ValueError:
+        return None
+    return rank if rank > 0 and world > 1 and "LOCAL_RANK" in environment else None

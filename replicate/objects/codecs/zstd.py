@@ -1,0 +1,71 @@
+"""Encoding 1: one zstd frame that declares its content size. SPEC §7."""
+
+from __future__ import annotations
+
+import threading
+
+import zstandard
+
+from replicate.errors import CorruptionError
+from replicate.objects.ids import Buffer
+
+LEVEL = 3
+MAX_WINDOW_BYTES = 128 << 20
+_SAMPLE_BYTES = 16 << 10
+_WORTH = 0.97
+_local = threading.local()
+
+
+def encode(data: Buffer) -> bytes | None:
+    """Return the payload, or None when it would not be smaller. Large data that a sample shows random is not tried."""
+    size = len(data)
+    if size > 4 * _SAMPLE_BYTES and not _is_compressible(memoryview(data)):
+        return None
+    payload = _compressor().compress(data)
+    return payload if len(payload) < size else None
+
+
+def _is_compressible(view: memoryview) -> bool:
+    """Compress three samples: beginning, middle, end. Any of them decides."""
+    last = len(view) - _SAMPLE_BYTES
+    compressor = _compressor()
+    return any(
+        len(compressor.compress(view[start : start + _SAMPLE_BYTES])) < _WORTH * _SAMPLE_BYTES
+        for start in (0, last // 2, last)
+    )
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    found: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
+    if found is None:
+        found = _local.compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
+    return found
+
+
+def decompress(payload: Buffer, raw_length: int, where: str, dictionary: Buffer | None = None) -> bytes:
+    """Return the content of a zstd frame of exactly `raw_length` bytes.
+
+    The declared content size and window are checked before memory is allocated. `where` names the object in errors.
+    """
+
+    def damaged(why: str) -> CorruptionError:
+        return CorruptionError(f"{where} is damaged: {why}", where=where)
+
+    try:
+        parameters = zstandard.get_frame_parameters(payload)
+        if parameters.content_size != raw_length:
+            raise damaged("its zstd frame is of another length")
+        if parameters.window_size > MAX_WINDOW_BYTES:
+            raise damaged("its zstd frame wants too much memory")
+        decompressor = zstandard.ZstdDecompressor(
+            dict_data=zstandard.ZstdCompressionDict(bytes(dictionary), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+            if dictionary is not None
+            else None,
+            max_window_size=MAX_WINDOW_BYTES,
+        )
+        data = bytes(decompressor.decompress(payload, max_output_size=raw_length, allow_extra_data=False))
+    except (zstandard.ZstdError, ValueError) as exc:
+        raise damaged(f"zstd says {exc}") from exc
+    if len(data) != raw_length:
+        raise damaged("it decodes to another length")
+    return data

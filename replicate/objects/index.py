@@ -1,0 +1,217 @@
+"""The dedup index: object id → place, for one store on this machine. SPEC §12 "Reuse".
+
+It is a cache in SQLite (`local/objects.db`) and never outweighs what lies in `packs/`: a hit counts only if the pack is
+there with the recorded size, was written durably or in this boot (otherwise it is verified first), and the frame
+header at the place names the object. Any SQLite error: the file is dropped and built again from the packs' footers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from replicate.errors import CorruptionError, KeyNotFoundError
+from replicate.objects.ids import ObjectID
+from replicate.objects.pack import FRAME, Entry, Place, names_object, pack_key, read_footer, verify_pack
+from replicate.transport import Transport
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS packs (num INTEGER PRIMARY KEY, id BLOB UNIQUE, size INTEGER, boot TEXT);
+CREATE TABLE IF NOT EXISTS objects (
+    id BLOB, pack INTEGER, kind INTEGER, encoding INTEGER, depth INTEGER, offset INTEGER, length INTEGER, raw INTEGER,
+    PRIMARY KEY (id, pack)) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+_DURABLE = ""
+_T = TypeVar("_T")
+
+
+class ObjectIndex:
+    """Finds objects of a store by id. Safe to use from any thread; several processes may share the file.
+
+    Args:
+        path: The SQLite file.
+        transport: The store.
+        boot: Names this boot of the machine; empty when that is not known.
+    """
+
+    def __init__(self, path: str, transport: Transport, boot: str) -> None:
+        self._path = path
+        self._transport = transport
+        self._boot = boot
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._checked: dict[int, tuple[ObjectID, int] | None] = {}
+
+    def begin_save(self) -> None:
+        """Forget which packs were found in order: the next hit looks again."""
+        with self._lock:
+            self._checked.clear()
+
+    def find(self, object_id: ObjectID) -> Sequence[Place]:
+        """Return the places of an object that may be relied on. See `Locations.find`."""
+        return [place for place in self._candidates(object_id) if self._names_it(place)]
+
+    def find_prefix(self, prefix: str, limit: int = 10) -> list[tuple[ObjectID, int]]:
+        """Return up to `limit` (id, kind) whose hex begins with `prefix`, of objects that are not locators."""
+        low = bytes.fromhex(prefix.ljust(64, "0"))
+        high = bytes.fromhex(prefix.ljust(64, "f"))
+        rows = self._run(
+            lambda db: db.execute(
+                "SELECT DISTINCT id, kind FROM objects WHERE id BETWEEN ? AND ? AND kind <= 3 LIMIT ?",
+                (low, high, limit),
+            ).fetchall()
+        )
+        return [(ObjectID(digest), kind) for digest, kind in rows]
+
+    def add(self, pack: ObjectID, pack_bytes: int, entries: Iterable[Entry], *, durable: bool) -> None:
+        """Record a pack that lies in the store. `durable`: its bytes and name were synced when it was written."""
+        rows = [(e.object_id, e.kind, e.encoding, e.depth, e.offset, e.length, e.raw_length) for e in entries]
+
+        def insert(db: sqlite3.Connection) -> None:
+            with db:
+                num = self._insert_pack(db, pack, pack_bytes, _DURABLE if durable else (self._boot or "unknown"))
+                db.executemany(
+                    f"INSERT OR REPLACE INTO objects VALUES (?, {num}, ?, ?, ?, ?, ?, ?)",
+                    rows,
+                )
+
+        self._run(insert)
+
+    @staticmethod
+    def _insert_pack(db: sqlite3.Connection, pack: ObjectID, pack_bytes: int, boot: str) -> int:
+        db.execute("INSERT OR IGNORE INTO packs (id, size, boot) VALUES (?, ?, ?)", (pack, pack_bytes, boot))
+        db.execute("UPDATE packs SET size = ?, boot = ? WHERE id = ?", (pack_bytes, boot, pack))
+        (num,) = db.execute("SELECT num FROM packs WHERE id = ?", (pack,)).fetchone()
+        return int(num)
+
+    def refresh(self) -> None:
+        """Make the index agree with the packs that lie in the store: adds what is new, drops what is gone."""
+        present: dict[ObjectID, int] = {}
+        for info in self._transport.list("packs/"):
+            name = info.key.rpartition("/")[2]
+            with contextlib.suppress(ValueError):
+                present[ObjectID.parse(name)] = info.size or 0
+        known: dict[ObjectID, int] = {
+            ObjectID(digest): size
+            for digest, size in self._run(lambda db: db.execute("SELECT id, size FROM packs").fetchall())
+        }
+        gone = [pack for pack, size in known.items() if present.get(pack) != size]
+        if gone:
+            self._run(lambda db: self._forget(db, gone))
+        for pack, size in present.items():
+            if known.get(pack) == size:
+                continue
+            try:
+                # Who wrote it and whether it was synced is not known: every frame is checked before it is relied on.
+                self.add(pack, size, read_footer(self._transport, pack, size), durable=False)
+                self._run(lambda db, pack=pack: self._set_boot(db, pack, "unknown"))  # type: ignore[misc]
+            except (CorruptionError, KeyNotFoundError):
+                continue  # torn or gone: nothing in it can be relied on; fsck reports it
+
+    @staticmethod
+    def _set_boot(db: sqlite3.Connection, pack: ObjectID, boot: str) -> None:
+        with db:
+            db.execute("UPDATE packs SET boot = ? WHERE id = ?", (boot, pack))
+
+    @staticmethod
+    def _forget(db: sqlite3.Connection, packs: Iterable[ObjectID]) -> None:
+        with db:
+            for pack in packs:
+                db.execute("DELETE FROM objects WHERE pack = (SELECT num FROM packs WHERE id = ?)", (pack,))
+                db.execute("DELETE FROM packs WHERE id = ?", (pack,))
+
+    def is_sound(self, pack: ObjectID) -> bool:
+        """Tell whether a pack may be relied on; looked up once per save."""
+        row = self._run(lambda db: db.execute("SELECT num FROM packs WHERE id = ?", (pack,)).fetchone())
+        return row is not None and self._sound_pack(row[0]) is not None
+
+    def pack_bytes(self, pack: ObjectID) -> int:
+        """Return the recorded size of a pack, 0 when it is not known."""
+        row = self._run(lambda db: db.execute("SELECT size FROM packs WHERE id = ?", (pack,)).fetchone())
+        return int(row[0]) if row else 0
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _candidates(self, object_id: ObjectID) -> Iterator[Place]:
+        rows = self._run(
+            lambda db: db.execute(
+                "SELECT pack, kind, encoding, depth, offset, length, raw FROM objects WHERE id = ?", (object_id,)
+            ).fetchall()
+        )
+        for num, *rest in rows:
+            with self._lock:
+                pack = self._sound_pack(num)
+            if pack is not None:
+                yield Place(*pack, Entry(object_id, *rest))
+
+    def _names_it(self, place: Place) -> bool:
+        offset = place.entry.offset
+        try:
+            header = self._transport.get(pack_key(place.pack), offset, offset + FRAME.size)
+        except KeyNotFoundError:
+            return False
+        return names_object(header, place.entry)
+
+    def _sound_pack(self, num: int) -> tuple[ObjectID, int] | None:
+        """Return (id, size) of a pack if it may be relied on in this save."""
+        if num in self._checked:
+            return self._checked[num]
+        row = self._run(lambda db: db.execute("SELECT id, size, boot FROM packs WHERE num = ?", (num,)).fetchone())
+        found: tuple[ObjectID, int] | None = None
+        if row is not None:
+            pack, size, boot = ObjectID(row[0]), int(row[1]), str(row[2])
+            key = pack_key(pack)
+            if any(info.key == key and info.size == size for info in self._transport.list(key)):
+                if boot == _DURABLE or (boot == self._boot and boot):
+                    found = (pack, size)
+                else:
+                    found = self._verify(pack, size)
+        self._checked[num] = found
+        return found
+
+    def _verify(self, pack: ObjectID, size: int) -> tuple[ObjectID, int] | None:
+        try:
+            verify_pack(self._transport, pack, size)
+        except (CorruptionError, KeyNotFoundError):
+            return None
+        self._run(lambda db: self._set_boot(db, pack, self._boot or "unknown"))
+        return (pack, size)
+
+    def _run(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run `action` on the database; after an SQLite error, once more on a new one."""
+        with self._lock:
+            try:
+                return action(self._open())
+            except sqlite3.Error:
+                self._drop()
+                return action(self._open())
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            db: Any = sqlite3.connect(self._path, timeout=30, check_same_thread=False)
+            self._connection = db
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, 1):
+                raise sqlite3.DatabaseError("a newer index")
+            db.execute("PRAGMA synchronous = OFF")
+            if version == 0:
+                db.executescript(_SCHEMA)
+        return self._connection
+
+    def _drop(self) -> None:
+        self.close()
+        self._checked.clear()
+        for suffix in ("", "-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path + suffix)

@@ -1,0 +1,178 @@
+"""Locators: where every object of a commit's closure lies. SPEC §8."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from replicate.errors import CorruptionError
+from replicate.objects import canonical
+from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, zstd
+from replicate.objects.ids import ID_BYTES, Kind, ObjectID, object_id
+from replicate.objects.pack import (
+    FRAME,
+    MAX_PACK_BYTES,
+    Entry,
+    Place,
+    decode_entries,
+    encode_entries,
+    frame_payload,
+    pack_key,
+)
+from replicate.transport import Transport
+
+MAX_OLDER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """A frame by its place alone: pack, offset and length in bytes, header included."""
+
+    pack: ObjectID
+    offset: int
+    length: int
+
+    def encode(self) -> list[object]:
+        """Return the array of SPEC §8."""
+        return [bytes(self.pack), self.offset, self.length]
+
+    @classmethod
+    def decode(cls, value: object, where: str) -> FrameRef:
+        """Read the array of SPEC §8; `CorruptionError` for anything else."""
+        if (
+            isinstance(value, list)
+            and len(value) == 3
+            and isinstance(value[0], bytes)
+            and len(value[0]) == ID_BYTES
+            and all(type(item) is int and 0 <= item <= MAX_PACK_BYTES for item in value[1:])
+        ):
+            return cls(ObjectID(value[0]), value[1], value[2])
+        raise CorruptionError(f"{where} is damaged: not [pack, offset, length]", where=where)
+
+
+class Locations(Protocol):
+    """Knows where objects lie."""
+
+    def find(self, object_id: ObjectID) -> Sequence[Place]:
+        """Return every known place of an object, best first; empty when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Locator:
+    """One locator frame's content. `own` are the entries of the pack that holds it."""
+
+    own: tuple[Entry, ...]
+    places: tuple[Place, ...]
+    older: tuple[FrameRef, ...] = ()
+    total: int = 0
+    whole: int = 0
+
+    def encode(self) -> bytes:
+        """Return the canonical map of SPEC §8."""
+        by_pack: dict[tuple[bytes, int], list[Entry]] = defaultdict(list)
+        for place in self.places:
+            by_pack[(bytes(place.pack), place.pack_bytes)].append(place.entry)
+        if self.own:
+            by_pack[(b"", 0)] = list(self.own)
+        packs = [[pack, size, encode_entries(entries)] for (pack, size), entries in sorted(by_pack.items())]
+        return canonical.encode(
+            {
+                "v": 1,
+                "packs": packs,
+                "older": [ref.encode() for ref in self.older],
+                "total": self.total,
+                "whole": self.whole,
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, holder: ObjectID, holder_bytes: int, where: str) -> Locator:
+        """Read a locator that lies in the pack `holder`; `CorruptionError` for anything that is not one."""
+
+        def damaged(why: str) -> CorruptionError:
+            return CorruptionError(f"{where} is damaged: {why}", where=where)
+
+        fields = canonical.decode(data, where)
+        if not isinstance(fields, dict) or fields.get("v") != 1 or not isinstance(fields.get("packs"), list):
+            raise damaged("not a locator")
+        older, total, whole = fields.get("older"), fields.get("total"), fields.get("whole")
+        if not isinstance(older, list) or len(older) > MAX_OLDER:
+            raise damaged(f"it names more than {MAX_OLDER} older locators")
+        if type(total) is not int or type(whole) is not int:
+            raise damaged("it has no totals")
+        places = []
+        for section in fields["packs"]:
+            if not (isinstance(section, list) and len(section) == 3 and isinstance(section[0], bytes)):
+                raise damaged("not [pack, size, entries]")
+            pack, size, table = section
+            if type(size) is not int or not isinstance(table, bytes) or len(pack) not in (0, ID_BYTES):
+                raise damaged("not [pack, size, entries]")
+            name, size = (ObjectID(pack), size) if pack else (holder, holder_bytes)
+            limit = size if 0 < size <= MAX_PACK_BYTES else MAX_PACK_BYTES
+            places += [Place(name, size, entry) for entry in decode_entries(table, where, limit=limit)]
+        return cls((), tuple(places), tuple(FrameRef.decode(ref, where) for ref in older), total, whole)
+
+
+def read_framed(transport: Transport, ref: FrameRef, kind: Kind) -> tuple[ObjectID, bytes]:
+    """Return id and bytes of a frame of a kind that refers to no other object, checked by id."""
+    where = f"pack {ref.pack.hex()}"
+
+    def damaged(why: str) -> CorruptionError:
+        return CorruptionError(f"the {kind.name.lower()} in {where} is damaged: {why}", where=where)
+
+    data = transport.get(pack_key(ref.pack), ref.offset, ref.offset + ref.length)
+    if len(data) != ref.length or ref.length < FRAME.size:
+        raise damaged("the pack is cut short")
+    _, found, encoding, depth, _, raw_length, _, digest, _ = FRAME.unpack_from(data)
+    if found != kind or encoding not in (Encoding.RAW, Encoding.ZSTD) or raw_length > MAX_RAW_BYTES:
+        raise damaged("the frame is of another kind")
+    entry = Entry(ObjectID(digest), found, encoding, depth, ref.offset, ref.length, raw_length)
+    payload = frame_payload(data, entry, where)
+    content = bytes(payload) if encoding == Encoding.RAW else zstd.decompress(payload, raw_length, where)
+    if object_id(kind, content) != entry.object_id:
+        raise damaged("its bytes do not match its id")
+    return entry.object_id, content
+
+
+def read_locator(transport: Transport, ref: FrameRef) -> Locator:
+    """Return the locator at a place. The size of its own pack is not known from it: entries there carry 0."""
+    _, content = read_framed(transport, ref, Kind.LOCATOR)
+    return Locator.decode(content, ref.pack, 0, f"the locator in pack {ref.pack.hex()}")
+
+
+@dataclass
+class LocatorView:
+    """The locations of a commit's closure: its locator and the older ones that it names, read on first use."""
+
+    transport: Transport
+    refs: Sequence[FrameRef]
+    _places: dict[bytes, list[Place]] = field(default_factory=dict)
+    _loaded: bool = False
+
+    def find(self, object_id: ObjectID) -> Sequence[Place]:
+        """See `Locations.find`."""
+        return self._load().get(object_id, ())
+
+    def __iter__(self) -> Iterator[Place]:
+        for places in self._load().values():
+            yield from places
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+    def _load(self) -> Mapping[bytes, list[Place]]:
+        if not self._loaded:
+            for ref in self.refs:
+                locator = read_locator(self.transport, ref)
+                self._add(locator.places)
+                for older in locator.older:
+                    self._add(read_locator(self.transport, older).places)
+            self._loaded = True
+        return self._places
+
+    def _add(self, places: Iterable[Place]) -> None:
+        known = self._places
+        for place in places:
+            known.setdefault(place.entry.object_id, []).append(place)

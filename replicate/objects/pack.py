@@ -1,0 +1,237 @@
+"""Packs: many objects in one write-once file. SPEC §6.
+
+Bytes in, bytes out; the writing side fills one reused buffer, the reading side trusts nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import zstandard
+from blake3 import blake3
+
+from replicate.errors import CorruptionError
+from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, zstd
+from replicate.objects.ids import Buffer, ObjectID, pack_id
+from replicate.transport import Transport
+
+PACK_BYTES = 68 << 20
+MAX_PACK_BYTES = 256 << 20
+HEADER = struct.Struct("<8sH6x16s")
+FRAME = struct.Struct("<4sBBBBQQ32sI")
+ENTRY = struct.Struct("<32sBBBBIIQ")
+TRAILER = struct.Struct("<QIIII32s8s")
+PACK_MAGIC = b"RPLPACK\x01"
+FRAME_MAGIC = b"OBJ1"
+END_MAGIC = b"RPLEND\x00\x01"
+FLAG_META = 1
+_MAX_ENTRIES = 4_000_000
+_SUFFIX_BYTES = 64 << 10
+
+
+class Entry(NamedTuple):
+    """Where one frame lies in its pack, and what it is. `length` counts the frame's header."""
+
+    object_id: ObjectID
+    kind: int
+    encoding: int
+    depth: int
+    offset: int
+    length: int
+    raw_length: int
+
+
+class Place(NamedTuple):
+    """Where one object lies in a store. `pack_bytes` is the pack's size."""
+
+    pack: ObjectID
+    pack_bytes: int
+    entry: Entry
+
+
+def pack_key(pack: ObjectID) -> str:
+    """Return the storage key of a pack."""
+    name = pack.hex()
+    return f"packs/{name[:2]}/{name}"
+
+
+class PackBuffer:
+    """One pack being filled, in memory that is used again for the next.
+
+    At most 68 MiB; only what is used is ever touched. Ask `fits` before adding: any one object fits an empty buffer.
+    """
+
+    def __init__(self) -> None:
+        self._data = mmap.mmap(-1, PACK_BYTES)
+        self.entries: list[Entry] = []
+        self.used = HEADER.size
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame was added since the last `clear`."""
+        return not self.entries
+
+    def fits(self, stored: int) -> bool:
+        """Tell whether a frame with a payload of so many bytes, and its footer entry, still fits."""
+        footer = (len(self.entries) + 2) * ENTRY.size + 1024
+        return self.used + FRAME.size + stored + footer + TRAILER.size <= PACK_BYTES
+
+    def add(self, kind: int, encoding: int, depth: int, raw_length: int, object_id: ObjectID, payload: Buffer) -> Entry:
+        """Append a frame and return its entry."""
+        stored = len(payload)
+        end = self.used + FRAME.size + stored
+        head = FRAME.pack(FRAME_MAGIC, kind, encoding, depth, 0, raw_length, stored, object_id, 0)[:-4]
+        crc = zlib.crc32(payload, zlib.crc32(head))
+        start = self.used
+        self._data[start : start + FRAME.size] = head + crc.to_bytes(4, "little")
+        self._data[start + FRAME.size : end] = payload
+        self.used = end
+        entry = Entry(object_id, kind, encoding, depth, start, FRAME.size + stored, raw_length)
+        self.entries.append(entry)
+        return entry
+
+    def take_frames(self, other: PackBuffer) -> None:
+        """Append every frame of another buffer; frames do not depend on their position."""
+        shift = self.used - HEADER.size
+        end = self.used + other.used - HEADER.size
+        self._data[self.used : end] = memoryview(other._data)[HEADER.size : other.used]
+        self.entries += [entry._replace(offset=entry.offset + shift) for entry in other.entries]
+        self.used = end
+
+    def seal(self, nonce: bytes, *, is_meta: bool) -> tuple[ObjectID, memoryview]:
+        """Finish the pack and return its id and its bytes, valid until `clear`."""
+        HEADER.pack_into(self._data, 0, PACK_MAGIC, FLAG_META if is_meta else 0, nonce)
+        table = encode_entries(self.entries)
+        footer = zstandard.ZstdCompressor(level=1).compress(table)
+        trailer = TRAILER.pack(
+            self.used, len(footer), len(table), len(self.entries), 0, blake3(footer).digest(), END_MAGIC
+        )
+        end = self.used + len(footer) + len(trailer)
+        self._data[self.used : end] = footer + trailer
+        view = memoryview(self._data)[:end]
+        return pack_id(view), view
+
+    def clear(self) -> None:
+        """Forget the frames, keep the memory."""
+        self.entries = []
+        self.used = HEADER.size
+
+
+def encode_entries(entries: Iterable[Entry]) -> bytes:
+    """Return the entry table of some entries."""
+    rows = sorted((e.object_id, e.kind, e.encoding, e.depth, 0, e.offset, e.length, e.raw_length) for e in entries)
+    pack = ENTRY.pack
+    return b"".join([pack(*row) for row in rows])
+
+
+def decode_entries(table: bytes, where: str, *, limit: int = MAX_PACK_BYTES) -> list[Entry]:
+    """Return the entries of a table, checked one by one.
+
+    Args:
+        table: The bytes.
+        where: Names the table in errors.
+        limit: No frame may end beyond this offset.
+    """
+
+    def damaged(why: str) -> CorruptionError:
+        return CorruptionError(f"{where} is damaged: {why}", where=where)
+
+    if len(table) % ENTRY.size or len(table) // ENTRY.size > _MAX_ENTRIES:
+        raise damaged("the entry table has a wrong length")
+    entries = []
+    previous: tuple[bytes, int] = (b"", -1)
+    for digest, kind, encoding, depth, zero, offset, length, raw_length in ENTRY.iter_unpack(table):
+        if (digest, kind) <= previous:
+            raise damaged("the entry table is not in order")
+        previous = (digest, kind)
+        if zero or not 1 <= kind <= 5:
+            raise damaged("an entry is of no known kind")
+        if offset < HEADER.size or length < FRAME.size or offset + length > limit:
+            raise damaged("an entry lies outside of the pack")
+        if raw_length > MAX_RAW_BYTES and encoding != Encoding.CONCAT:
+            raise damaged(f"an object of {raw_length:,} bytes is too large")
+        entries.append(Entry(ObjectID(digest), kind, encoding, depth, offset, length, raw_length))
+    return entries
+
+
+def frame_payload(data: Buffer, entry: Entry, where: str) -> memoryview:
+    """Return the payload of a frame, whose bytes are `data`, after every check that needs no decoding.
+
+    Raises:
+        CorruptionError: The frame is not the one that the entry names, or was altered.
+    """
+
+    def damaged(why: str) -> CorruptionError:
+        return CorruptionError(f"object {entry.object_id.hex()} in {where} is damaged: {why}", where=where)
+
+    view = memoryview(data)
+    if len(view) != entry.length or entry.length < FRAME.size:
+        raise damaged("the frame is cut short")
+    magic, kind, encoding, depth, zero, raw_length, stored, digest, crc = FRAME.unpack_from(view)
+    expected = (entry.kind, entry.encoding, entry.depth, entry.raw_length, entry.object_id)
+    if magic != FRAME_MAGIC or zero or (kind, encoding, depth, raw_length, digest) != expected:
+        raise damaged("the frame is not the one that its entry names")
+    if stored != entry.length - FRAME.size:
+        raise damaged("the frame's length disagrees with its entry")
+    payload = view[FRAME.size :]
+    if zlib.crc32(payload, zlib.crc32(view[: FRAME.size - 4])) != crc:
+        raise damaged("its checksum does not match")
+    return payload
+
+
+def names_object(header: Buffer, entry: Entry) -> bool:
+    """Tell whether the first 60 bytes of a frame are those of the object that `entry` names."""
+    if len(header) < FRAME.size:
+        return False
+    magic, kind, encoding, depth, zero, raw_length, stored, digest, _ = FRAME.unpack_from(header)
+    return (
+        magic == FRAME_MAGIC
+        and not zero
+        and (kind, encoding, depth, raw_length, digest, stored + FRAME.size)
+        == (entry.kind, entry.encoding, entry.depth, entry.raw_length, entry.object_id, entry.length)
+    )
+
+
+def read_footer(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[Entry]:
+    """Return a pack's entries from its footer: one read of 64 KiB, a second one when the footer is larger.
+
+    Raises:
+        CorruptionError: The footer is not intact. KeyNotFoundError: No such pack.
+    """
+    key = pack_key(pack)
+
+    def damaged(why: str) -> CorruptionError:
+        return CorruptionError(f"pack {pack.hex()} is damaged: {why}", where=key)
+
+    if not HEADER.size + TRAILER.size <= pack_bytes <= MAX_PACK_BYTES:
+        raise damaged(f"{pack_bytes:,} bytes is no size of a pack")
+    tail = transport.get(key, max(0, pack_bytes - _SUFFIX_BYTES), pack_bytes)
+    if len(tail) < TRAILER.size:
+        raise damaged("it is cut short")
+    offset, stored, table_bytes, count, zero, digest, magic = TRAILER.unpack_from(tail, len(tail) - TRAILER.size)
+    if magic != END_MAGIC or zero:
+        raise damaged("it has no trailer")
+    if offset < HEADER.size or offset + stored + TRAILER.size != pack_bytes:
+        raise damaged("its footer and trailer do not fill it")
+    if table_bytes != count * ENTRY.size or count > _MAX_ENTRIES:
+        raise damaged("its trailer lies about the number of entries")
+    if stored + TRAILER.size > len(tail):
+        tail = transport.get(key, offset, pack_bytes)
+    footer = tail[len(tail) - TRAILER.size - stored : len(tail) - TRAILER.size]
+    if len(footer) != stored or blake3(footer).digest() != digest:
+        raise damaged("its footer does not match its hash")
+    table = zstd.decompress(footer, table_bytes, f"pack {pack.hex()}")
+    return decode_entries(table, f"pack {pack.hex()}", limit=offset)
+
+
+def verify_pack(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[Entry]:
+    """Return a pack's entries after checking its footer and the checksum of every frame; reads the whole pack once."""
+    entries = read_footer(transport, pack, pack_bytes)
+    data = memoryview(transport.get(pack_key(pack)))
+    for entry in entries:
+        frame_payload(data[entry.offset : entry.offset + entry.length], entry, f"pack {pack.hex()}")
+    return entries

@@ -1,0 +1,239 @@
+"""Reading objects: from a place in a pack to verified bytes. SPEC §6–§8, I6, I7.
+
+Nothing that a store says is believed: frames are checked against their entries, decoding ends because depths fall, and
+every object is hashed before its bytes are given out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from blake3 import blake3
+
+from replicate.errors import CorruptionError, KeyNotFoundError, ObjectNotFoundError, UnsupportedFormatError
+from replicate.objects.codecs import Encoding, concat, fill, patch, zstd
+from replicate.objects.codecs.concat import Chunk
+from replicate.objects.codecs.patch import PatchBase
+from replicate.objects.ids import Kind, ObjectID, object_id
+from replicate.objects.locator import Locations
+from replicate.objects.model import Commit, TreeEntry, decode_commit, decode_tree, directory_size
+from replicate.objects.pack import Entry, Place, frame_payload, pack_key
+from replicate.transport import Transport
+
+_ZERO_DEPTH = (Encoding.RAW, Encoding.ZSTD, Encoding.FILL, Encoding.CONCAT)
+_READ_AHEAD = 8 << 20
+_GAP = 64 << 10
+
+_T = TypeVar("_T")
+
+FrameReader = Callable[[Place], memoryview]
+
+
+class ObjectStore:
+    """Reads objects of one store whose places `locations` knows. Holds no state; safe to use from any thread."""
+
+    def __init__(self, transport: Transport, locations: Locations) -> None:
+        self._transport = transport
+        self._locations = locations
+
+    def read_tree(self, tree: ObjectID, *, claimed_bytes: int | None = None) -> list[TreeEntry]:
+        """Return a directory's entries, in name order.
+
+        `claimed_bytes` is what its parent says it holds; a tree that disagrees is corrupt (SPEC §4.2).
+        """
+        where = f"tree {tree.hex()}"
+        entries = decode_tree(self.read(tree, Kind.TREE), where)
+        if claimed_bytes is not None and directory_size(entries) != claimed_bytes:
+            raise CorruptionError(f"{where} is damaged: its parent claims another size", where=where)
+        return entries
+
+    def read_patch_base(self, tree: ObjectID, data: bytes) -> PatchBase | None:
+        """Return what a later version of the tree `data` may be a patch on: itself, or the base that it is stored on."""
+        if len(data) < patch.MIN_BYTES:
+            return None
+        places = self._places(tree, Kind.TREE)
+        if any(place.entry.encoding != Encoding.PATCH for place in places):
+            return PatchBase(tree, data)
+        payload = frame_payload(self._read_frame(places[0]), places[0].entry, f"pack {places[0].pack.hex()}")
+        base = patch.base_id(payload, _where(places[0]))
+        return PatchBase(base, self.read(base, Kind.TREE))
+
+    def read_commit(self, commit: ObjectID) -> Commit:
+        """Return a commit."""
+        return decode_commit(self.read(commit, Kind.COMMIT), f"commit {commit.hex()}")
+
+    def read(self, wanted: ObjectID, kind: Kind = Kind.BLOB) -> bytes:
+        """Return the whole object, verified by its id. A big blob is assembled in memory: prefer `iter_blob`.
+
+        Raises:
+            ObjectNotFoundError: The store lacks it, or a piece or base of it.
+            CorruptionError: What is stored is not this object; names object and pack.
+            UnsupportedFormatError: It is stored in an encoding of a later version.
+        """
+        if kind is Kind.BLOB:
+            return b"".join(self.iter_blob(wanted))
+        return self._first(wanted, kind, lambda place: self._decode(place, kind))
+
+    def iter_blob(self, wanted: ObjectID) -> Iterator[bytes]:
+        """Yield a blob's bytes in pieces of at most 64 MiB; raises after the last piece if the whole is not the blob.
+
+        Each piece is verified before it is given out; so is a small blob's only piece.
+        """
+        places = self._places(wanted, Kind.BLOB)
+        if any(place.entry.encoding == Encoding.CONCAT for place in places):
+            hasher = blake3()
+            for chunk in self.read_chunks(wanted):
+                data = self.read_chunk(chunk, wanted)
+                hasher.update(data)
+                yield data
+            if hasher.digest() != wanted:
+                where = f"blob {wanted.hex()}"
+                raise CorruptionError(f"{where} is damaged: its chunks do not match its id", where=where)
+        else:
+            yield self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+
+    def read_chunks(self, wanted: ObjectID) -> list[Chunk]:
+        """Return the pieces of a blob: one that is the blob itself unless it is stored as a concat."""
+        places = self._places(wanted, Kind.BLOB)
+        concats = [place for place in places if place.entry.encoding == Encoding.CONCAT]
+        if not concats:
+            return [Chunk(wanted, places[0].entry.raw_length)]
+        return self._first(wanted, Kind.BLOB, self._decode_concat, concats)
+
+    def read_chunk(self, chunk: Chunk, whole: ObjectID) -> bytes:
+        """Return one chunk of the blob `whole`, verified by the chunk's id and length."""
+        data = self._first(chunk.object_id, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+        if len(data) != chunk.length:
+            where = f"blob {whole.hex()}"
+            raise CorruptionError(f"{where} is damaged: chunk {chunk.object_id.hex()} has another length", where=where)
+        return data
+
+    def read_many(self, wanted: Sequence[ObjectID]) -> Iterator[tuple[ObjectID, bytes]]:
+        """Yield blobs that are not concats in the order in which they lie, with few reads. Each is verified.
+
+        Objects next to each other in a pack are read at once, at most 8 MiB ahead.
+        """
+        placed = sorted(
+            (self._places(one, Kind.BLOB)[0] for one in wanted), key=lambda place: (place.pack, place.entry.offset)
+        )
+        start = 0
+        while start < len(placed):
+            first = placed[start]
+            end, stop = start, first.entry.offset
+            while (
+                end < len(placed)
+                and placed[end].pack == first.pack
+                and placed[end].entry.offset <= stop + _GAP
+                and placed[end].entry.offset + placed[end].entry.length - first.entry.offset <= _READ_AHEAD
+            ):
+                stop = max(stop, placed[end].entry.offset + placed[end].entry.length)
+                end += 1
+            end = max(end, start + 1)
+            yield from self._read_run(placed[start:end])
+            start = end
+
+    def _read_run(self, places: Sequence[Place]) -> Iterator[tuple[ObjectID, bytes]]:
+        origin = places[0].entry.offset
+        stop = max(place.entry.offset + place.entry.length for place in places)
+        try:
+            data = memoryview(self._transport.get(pack_key(places[0].pack), origin, stop))
+        except KeyNotFoundError:
+            data = memoryview(b"")
+
+        def frame(place: Place) -> memoryview:
+            begin = place.entry.offset - origin
+            return data[begin : begin + place.entry.length]
+
+        for place in places:
+            wanted = place.entry.object_id
+            try:
+                yield wanted, self._decode(place, Kind.BLOB, frame)
+            except CorruptionError:  # another copy may be sound, and tells better what is wrong if not
+                yield wanted, self._first(wanted, Kind.BLOB, lambda other: self._decode(other, Kind.BLOB))
+
+    def _places(self, wanted: ObjectID, kind: Kind) -> list[Place]:
+        places = [place for place in self._locations.find(wanted) if place.entry.kind == kind]
+        if not places:
+            raise ObjectNotFoundError(f"{kind.name.lower()} {wanted.hex()} is not in the store", object_id=wanted.hex())
+        return places
+
+    def _first(
+        self, wanted: ObjectID, kind: Kind, decode: Callable[[Place], _T], places: Sequence[Place] | None = None
+    ) -> _T:
+        """Return what `decode` makes of the first place that is sound; of several failures the first is raised."""
+        failure: CorruptionError | None = None
+        for place in places or self._places(wanted, kind):
+            try:
+                return decode(place)
+            except CorruptionError as exc:
+                failure = failure or exc
+        assert failure is not None  # there is at least one place
+        raise failure
+
+    def _decode_concat(self, place: Place) -> list[Chunk]:
+        where = _where(place)
+        if place.entry.depth:
+            raise CorruptionError(f"{where} is damaged: a concat has depth 0", where=where)
+        payload = frame_payload(self._read_frame(place), place.entry, f"pack {place.pack.hex()}")
+        return concat.decode(payload, place.entry.raw_length, where)
+
+    def _read_frame(self, place: Place) -> memoryview:
+        entry = place.entry
+        key = pack_key(place.pack)
+        try:
+            return memoryview(self._transport.get(key, entry.offset, entry.offset + entry.length))
+        except KeyNotFoundError as exc:
+            raise CorruptionError(
+                f"object {entry.object_id.hex()} cannot be read: pack {place.pack.hex()} is missing", where=key
+            ) from exc
+
+    def _decode(self, place: Place, kind: Kind, read_frame: FrameReader | None = None) -> bytes:
+        """Return an object's bytes from one place, verified by its id."""
+        entry = place.entry
+        where = _where(place)
+        self._check_entry(entry, kind, where)
+        payload = frame_payload((read_frame or self._read_frame)(place), entry, f"pack {place.pack.hex()}")
+        if entry.encoding == Encoding.RAW:
+            data = bytes(payload)
+        elif entry.encoding == Encoding.ZSTD:
+            data = zstd.decompress(payload, entry.raw_length, where)
+        elif entry.encoding == Encoding.FILL:
+            data = fill.decode(payload, entry.raw_length, where)
+        else:
+            base = self._read_base(patch.base_id(payload, where), kind, entry.depth, where)
+            data = patch.decode(payload, entry.raw_length, base, where)
+        if len(data) != entry.raw_length or object_id(kind, data) != entry.object_id:
+            raise CorruptionError(f"{where} is damaged: its bytes do not match its id", where=where)
+        return data
+
+    @staticmethod
+    def _check_entry(entry: Entry, kind: Kind, where: str) -> None:
+        if entry.encoding == Encoding.CONCAT:
+            raise CorruptionError(f"{where} is damaged: a chunk or base is itself a list of chunks (I7)", where=where)
+        if entry.encoding not in (Encoding.RAW, Encoding.ZSTD, Encoding.FILL, Encoding.PATCH):
+            raise UnsupportedFormatError(
+                f"{where} is stored in encoding {entry.encoding}, which this version does not know",
+                hint="upgrade replicate",
+            )
+        if (entry.depth == 0) != (entry.encoding in _ZERO_DEPTH):
+            raise CorruptionError(f"{where} is damaged: depth {entry.depth} does not fit its encoding", where=where)
+        if entry.kind != kind:
+            raise CorruptionError(f"{where} is damaged: it is not a {kind.name.lower()}", where=where)
+
+    def _read_base(self, base: ObjectID, kind: Kind, depth: int, where: str) -> bytes:
+        """Return a base's bytes, from a frame of smaller depth only: this is what ends the recursion (I7)."""
+        places = [place for place in self._locations.find(base) if place.entry.kind == kind]
+        lower = [place for place in places if place.entry.depth < depth and place.entry.encoding != Encoding.CONCAT]
+        if places and not lower:
+            raise CorruptionError(
+                f"{where} is damaged: its base {base.hex()} does not lie at a smaller depth (I7)", where=where
+            )
+        if not lower:
+            raise ObjectNotFoundError(f"base {base.hex()} of {where} is not in the store", object_id=base.hex())
+        return self._first(base, kind, lambda place: self._decode(place, kind), lower)
+
+
+def _where(place: Place) -> str:
+    kind = Kind(place.entry.kind).name.lower()
+    return f"{kind} {place.entry.object_id.hex()} in pack {place.pack.hex()}"

@@ -1,0 +1,454 @@
+"""Writing the objects of one save: deduplicate, encode, fill packs. SPEC §6–§8, §12.
+
+Memory is bounded whatever the sizes: at most three pack buffers (68 MiB each, touched only as far as used) and one
+4 MiB piece per worker. Packs are put by one thread while the next fills. The order is I1's: every data pack is durable
+before the meta pack is put; publishing the record is the caller's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from blake3 import blake3
+
+from replicate.errors import ObjectNotFoundError
+from replicate.objects import canonical
+from replicate.objects.codecs import Encoding, concat, fill, patch, zstd
+from replicate.objects.codecs.concat import Chunk
+from replicate.objects.codecs.patch import PatchBase
+from replicate.objects.cutting import MAX_PIECE_BYTES, cut_fixed
+from replicate.objects.ids import Buffer, Kind, ObjectID, blob_id, object_id
+from replicate.objects.index import ObjectIndex
+from replicate.objects.locator import MAX_OLDER, FrameRef, Locator, LocatorView, read_locator
+from replicate.objects.pack import Entry, PackBuffer, Place, frame_payload, pack_key
+from replicate.transport import Transport
+
+INLINE_BYTES = 1 << 20
+MAX_INLINE_PACKS = 400
+OWN_PACKS_BYTES = 64 << 20
+_DEAD_SLACK = 1024
+
+
+class PieceSource(Protocol):
+    """A big blob that can be read in pieces, from any thread."""
+
+    size_bytes: int
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`; raise when that is not possible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How a commit is stored: what its record says (SPEC §9.2) and what the next save builds on."""
+
+    locator: FrameRef
+    older: tuple[FrameRef, ...]
+    total: int
+    whole: int
+    packset: frozenset[ObjectID]
+    packset_at: FrameRef | None
+    meta: tuple[ObjectID, ...]
+
+
+class ObjectWriter:
+    """Collects the objects of one save. Not for use from several threads, though it uses some.
+
+    Args:
+        transport: The store.
+        index: Its dedup index; `begin_save` has been called.
+        random: Returns so many random bytes.
+        durable: Whether a put survives power loss.
+        workers: Threads that read, hash and encode big blobs.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        index: ObjectIndex,
+        *,
+        random: Callable[[int], bytes],
+        durable: bool,
+        workers: int,
+    ) -> None:
+        self._transport = transport
+        self._index = index
+        self._random = random
+        self._durable = durable
+        self._lock = threading.Lock()
+        self._small = PackBuffer()
+        self._meta = PackBuffer()
+        self._current = self._small
+        self._own: PackBuffer | None = None
+        self._spare: PackBuffer | None = None
+        self._putting: Future[PackBuffer] | None = None
+        self._new: set[bytes] = set()
+        self._relied: dict[bytes, Place] = {}
+        self._chunks: dict[bytes, list[Chunk]] = {}
+        self._bases: dict[bytes, ObjectID] = {}
+        self._sealed: list[tuple[ObjectID, int, list[Entry]]] = []
+        self._meta_packs: list[ObjectID] = []
+        self._pieces = ThreadPoolExecutor(workers, "replicate-piece")
+        self._puts = ThreadPoolExecutor(1, "replicate-put")
+        self._buffers = threading.local()
+        self.new_bytes = 0
+
+    def close(self) -> None:
+        """End the threads. What was put and not published is garbage that harms nothing."""
+        self._pieces.shutdown(cancel_futures=True)
+        self._puts.shutdown(cancel_futures=True)
+
+    def write_blob(self, data: Buffer) -> ObjectID:
+        """Store a blob of at most 4 MiB and return its id."""
+        wanted = blob_id(data)
+        self._write_piece(wanted, data)
+        return wanted
+
+    def write_large(self, source: PieceSource, advance: Callable[[int], None]) -> ObjectID:
+        """Store a blob of more than 4 MiB, piece by piece, and return its id.
+
+        The pieces that `source` gives are hashed and stored from the same memory, so what is stored is what the id
+        names even if the source changes. `advance` is called in this thread with the bytes that are done. When reading
+        fails, nothing refers to the pieces stored so far.
+        """
+        lengths = cut_fixed(source.size_bytes)
+        if source.size_bytes >= OWN_PACKS_BYTES:
+            self._own = self._current = self._own or self._take_buffer()
+        hasher = blake3()
+        turns = _Turns()
+        futures = [
+            self._pieces.submit(self._work_piece, source, number, length, hasher, turns)
+            for number, length in enumerate(lengths)
+        ]
+        chunks = []
+        try:
+            for future in futures:
+                chunk = future.result()
+                chunks.append(chunk)
+                advance(chunk.length)
+        except BaseException:
+            turns.stop()
+            for future in futures:
+                future.cancel()
+            for future in futures:
+                if not future.cancelled():
+                    future.exception()
+            raise
+        finally:
+            if self._own is not None:
+                self._end_own_packs()
+        wanted = ObjectID(hasher.digest())
+        self._write_concat(wanted, source.size_bytes, chunks)
+        return wanted
+
+    def _work_piece(self, source: PieceSource, number: int, length: int, hasher: blake3, turns: _Turns) -> Chunk:
+        buffer = getattr(self._buffers, "piece", None)
+        if buffer is None:
+            buffer = self._buffers.piece = memoryview(bytearray(MAX_PIECE_BYTES))
+        view = buffer[:length]
+        try:
+            source.read_into(number * MAX_PIECE_BYTES, view)
+            turns.wait(number)
+            hasher.update(view)
+        except BaseException:
+            turns.stop()
+            raise
+        turns.next()
+        chunk = Chunk(blob_id(view), length)
+        self._write_piece(chunk.object_id, view)
+        return chunk
+
+    def _write_piece(self, wanted: ObjectID, data: Buffer) -> None:
+        """Store a blob that is one frame, unless it is known."""
+        with self._lock:
+            if wanted in self._new or wanted in self._relied:
+                return
+        if self._reuse(wanted):
+            return
+        encoding, payload = _encode(data)
+        with self._lock:
+            if wanted not in self._new:
+                self._append(Kind.BLOB, encoding, len(data), wanted, payload)
+                self.new_bytes += len(data)
+
+    def _write_concat(self, wanted: ObjectID, size_bytes: int, chunks: list[Chunk]) -> None:
+        if self.holds(wanted):
+            return
+        self._chunks[wanted] = chunks
+        self._add_meta(Kind.BLOB, Encoding.CONCAT, 0, size_bytes, wanted, concat.encode(chunks))
+
+    def write_tree(self, data: bytes, base: PatchBase | None = None) -> tuple[ObjectID, PatchBase | None]:
+        """Store an encoded tree; return its id, and what a later version of the directory may be a patch on.
+
+        `base` is what an earlier save returned for the directory; the previous commit's closure must hold it.
+        """
+        wanted = object_id(Kind.TREE, data)
+        if wanted in self._new:
+            return wanted, base if base and self._bases.get(wanted) == base.tree else None
+        if wanted in self._relied or self._reuse(wanted):
+            return wanted, None if self._relied[wanted].entry.depth else PatchBase(wanted, data)
+        if base is not None and len(data) >= patch.MIN_BYTES:
+            payload = patch.encode(data, base)
+            if payload is not None:
+                self._bases[wanted] = base.tree
+                self._add_meta(Kind.TREE, Encoding.PATCH, 1, len(data), wanted, payload)
+                return wanted, base
+        self.write_meta(Kind.TREE, data)
+        return wanted, PatchBase(wanted, data) if len(data) >= patch.MIN_BYTES else None
+
+    def write_meta(self, kind: Kind, data: bytes) -> Entry:
+        """Store an object of any kind in the meta pack, and return its entry there."""
+        payload = zstd.encode(data)
+        encoding = Encoding.RAW if payload is None else Encoding.ZSTD
+        return self._add_meta(kind, encoding, 0, len(data), object_id(kind, data), data if payload is None else payload)
+
+    def holds(self, wanted: ObjectID) -> bool:
+        """Tell whether this save has the object already, or can rely on a copy that the store holds."""
+        return wanted in self._new or wanted in self._relied or self._reuse(wanted)
+
+    def _reuse(self, wanted: ObjectID) -> bool:
+        """Rely on a copy that the store holds, with all that it refers to."""
+        places = _reusable(self._transport, self._index, wanted)
+        if places is None:
+            return False
+        with self._lock:
+            self._relied.update((place.entry.object_id, place) for place in places)
+        return True
+
+    # -- packs ---------------------------------------------------------------------------------------------------
+
+    def _append(self, kind: Kind, encoding: Encoding, raw_length: int, wanted: ObjectID, payload: Buffer) -> None:
+        """Add a frame to the current data pack. The lock is held."""
+        if not self._current.fits(len(payload)):
+            full, self._current = self._current, self._take_buffer()
+            if full is self._own:
+                self._own = self._current
+            else:
+                self._small = self._current
+            self._start_put(full, is_meta=False)
+        self._current.add(kind, encoding, 0, raw_length, wanted, payload)
+        self._new.add(wanted)
+
+    def _end_own_packs(self) -> None:
+        assert self._own is not None
+        with self._lock:
+            own, self._own, self._current = self._own, None, self._small
+            if own.is_empty:
+                self._spare = own
+            else:
+                self._start_put(own, is_meta=False)
+
+    def _take_buffer(self) -> PackBuffer:
+        if self._spare is None and self._putting is not None:
+            self._wait_put()
+        buffer, self._spare = self._spare or PackBuffer(), None
+        return buffer
+
+    def _start_put(self, buffer: PackBuffer, *, is_meta: bool) -> None:
+        self._wait_put()
+        self._putting = self._puts.submit(self._put, buffer, is_meta)
+
+    def _wait_put(self) -> None:
+        if self._putting is not None:
+            putting, self._putting = self._putting, None
+            self._spare = putting.result()
+
+    def _put(self, buffer: PackBuffer, is_meta: bool) -> PackBuffer:
+        """Seal a buffer and put it; runs in the put thread."""
+        pack, view = buffer.seal(self._random(16), is_meta=is_meta)
+        self._transport.put(pack_key(pack), view)
+        self._sealed.append((pack, len(view), buffer.entries))
+        if is_meta:
+            self._meta_packs.append(pack)
+        buffer.clear()
+        return buffer
+
+    def _add_meta(
+        self, kind: Kind, encoding: Encoding, depth: int, raw_length: int, wanted: ObjectID, payload: Buffer
+    ) -> Entry:
+        with self._lock:
+            if not self._meta.fits(len(payload)):
+                full, self._meta = self._meta, self._take_buffer()
+                self._start_put(full, is_meta=True)
+            self._new.add(wanted)
+            return self._meta.add(kind, encoding, depth, raw_length, wanted, payload)
+
+    # -- the end of a save ---------------------------------------------------------------------------------------
+
+    def finish(self, previous: Stored | None, live: Callable[[], Iterable[ObjectID]]) -> Stored:
+        """Put what is left, with a locator, and return how the commit is stored. Everything is durable on return.
+
+        Args:
+            previous: The commit whose closure this one shares objects with.
+            live: Gives the commit's own trees and blobs (not their chunks and bases), when the locator is to be
+                written whole.
+        """
+        with self._lock:
+            self._wait_put()
+            if not self._small.is_empty:
+                inline = self._small.used < INLINE_BYTES and self._meta.fits(self._small.used)
+                if inline and not any(pack not in self._meta_packs for pack, _, _ in self._sealed):
+                    self._meta.take_frames(self._small)
+                    self._small.clear()
+                else:
+                    self._start_put(self._small, is_meta=False)
+                    self._wait_put()
+                    self._small = self._current = PackBuffer()
+        locator, packs = self._make_locator(previous, live)
+        packs |= {pack for pack, _, _ in self._sealed}
+        entry = self.write_meta(Kind.LOCATOR, locator.encode())
+        listed: Entry | None = None
+        if len(packs) >= MAX_INLINE_PACKS:
+            listed = self.write_meta(Kind.PACKSET, canonical.encode(sorted(packs)))
+        with self._lock:
+            self._start_put(self._meta, is_meta=True)
+            self._wait_put()
+        for pack, size, entries in self._sealed:
+            self._index.add(pack, size, entries, durable=self._durable)
+        meta_pack = self._sealed[-1][0]
+        return Stored(
+            FrameRef(meta_pack, entry.offset, entry.length),
+            locator.older,
+            locator.total,
+            locator.whole,
+            frozenset(packs | {meta_pack}),
+            FrameRef(meta_pack, listed.offset, listed.length) if listed else None,
+            tuple(self._meta_packs),
+        )
+
+    def _make_locator(
+        self, previous: Stored | None, live: Callable[[], Iterable[ObjectID]]
+    ) -> tuple[Locator, set[ObjectID]]:
+        """Return this save's locator and the older packs that its closure may need."""
+        own = tuple(self._meta.entries)
+        places = [Place(pack, size, entry) for pack, size, entries in self._sealed for entry in entries]
+        places += self._relied.values()
+        count = len(own) + len(places)
+        if previous is None:
+            return Locator(own, tuple(places), (), count, count), {place.pack for place in places}
+        total = previous.total + count
+        if total * 3 > previous.whole * 4 + _DEAD_SLACK:
+            return self._make_whole(previous, own, places, live)
+        older = (previous.locator, *previous.older)
+        if len(older) > MAX_OLDER:
+            older, merged = self._merge(older)
+            places += merged
+        packs = previous.packset | {place.pack for place in places}
+        return Locator(own, _once(places), older, total, previous.whole), set(packs)
+
+    def _merge(self, older: Sequence[FrameRef]) -> tuple[tuple[FrameRef, ...], list[Place]]:
+        """Take the content of all older locators but the largest into this one."""
+        largest = max(older, key=lambda ref: ref.length)
+        merged = [
+            self._sized(place) for ref in older if ref != largest for place in read_locator(self._transport, ref).places
+        ]
+        return (largest,), merged
+
+    def _sized(self, place: Place) -> Place:
+        """Return a place with the size of its pack, which a locator does not know of its own pack."""
+        return place if place.pack_bytes else place._replace(pack_bytes=self._index.pack_bytes(place.pack))
+
+    def _make_whole(
+        self, previous: Stored, own: tuple[Entry, ...], places: list[Place], live: Callable[[], Iterable[ObjectID]]
+    ) -> tuple[Locator, set[ObjectID]]:
+        """Return a locator of exactly the closure, with nothing older."""
+        view = LocatorView(self._transport, [previous.locator])
+        fresh = {entry.object_id for entry in own} | {place.entry.object_id for place in places}
+        kept: dict[bytes, Place] = {}
+        waiting = list(live())
+        while waiting:
+            wanted = waiting.pop()
+            if wanted in kept:
+                continue
+            if wanted in fresh:
+                if wanted in self._new:
+                    waiting += [chunk.object_id for chunk in self._chunks.get(wanted, ())]
+                    waiting += [base for base in (self._bases.get(wanted),) if base is not None]
+                continue
+            found = view.find(wanted)
+            if not found:
+                raise ObjectNotFoundError(
+                    f"object {wanted.hex()} of the commit to be saved is not in the store", object_id=wanted.hex()
+                )
+            place = min(found, key=lambda one: one.entry.depth)
+            kept[wanted] = self._sized(place)
+            waiting += _references(self._transport, place)
+        places += kept.values()
+        count = len(own) + len(places)
+        return Locator(own, _once(places), (), count, count), {place.pack for place in places}
+
+
+def _encode(data: Buffer) -> tuple[Encoding, Buffer]:
+    """Return the smallest encoding of a small blob or chunk, and its payload."""
+    item = fill.encode(data)
+    if item is not None:
+        return Encoding.FILL, item
+    payload = zstd.encode(data)
+    return (Encoding.RAW, data) if payload is None else (Encoding.ZSTD, payload)
+
+
+def _once(places: Iterable[Place]) -> tuple[Place, ...]:
+    """Return places without repeats: an entry table lists an object once per pack."""
+    return tuple({(place.pack, place.entry.object_id): place for place in places}.values())
+
+
+def _reusable(transport: Transport, index: ObjectIndex, wanted: ObjectID) -> list[Place] | None:
+    """Return sound places of an object and of all that it refers to, or None when one is lacking."""
+    for place in sorted(index.find(wanted), key=lambda one: one.entry.depth):
+        needed = [place]
+        for reference in _references(transport, place):
+            found = [
+                one for one in index.find(reference) if not one.entry.depth and one.entry.encoding != Encoding.CONCAT
+            ]
+            if not found:
+                break
+            needed.append(found[0])
+        else:
+            return needed
+    return None
+
+
+def _references(transport: Transport, place: Place) -> Iterator[ObjectID]:
+    """Yield what decoding the frame at `place` needs: the chunks of a concat, the base of a patch."""
+    entry = place.entry
+    if entry.encoding not in (Encoding.CONCAT, Encoding.PATCH):
+        return
+    where = f"pack {place.pack.hex()}"
+    frame = transport.get(pack_key(place.pack), entry.offset, entry.offset + entry.length)
+    payload = frame_payload(frame, entry, where)
+    if entry.encoding == Encoding.CONCAT:
+        yield from (chunk.object_id for chunk in concat.decode(payload, entry.raw_length, where))
+    else:
+        yield patch.base_id(payload, where)
+
+
+class _Turns:
+    """Lets the pieces of one blob, which are read in parallel, be hashed in order."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._turn = 0
+        self._stopped = False
+
+    def wait(self, number: int) -> None:
+        """Return when it is `number`'s turn; raise when the blob was given up."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._turn == number or self._stopped)
+            if self._stopped:
+                raise InterruptedError("another piece of this blob could not be read")
+
+    def next(self) -> None:
+        """Pass the turn on."""
+        with self._condition:
+            self._turn += 1
+            self._condition.notify_all()
+
+    def stop(self) -> None:
+        """Give the blob up."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()

@@ -1,0 +1,229 @@
+"""`init()` and `checkpoint()`: the current experiment of this process, and how it ends with the process. Floor 8.
+
+At exit the session ends as finished, as failed when an exception is on its way out, as stopped after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+from replicate import config
+from replicate.capture import capture
+from replicate.errors import InvalidInputError, SessionError, StorageError
+from replicate.experiment import Checkpoint, Experiment, InertCheckpoint
+from replicate.history import History
+from replicate.host import Host
+from replicate.refs import CommitRecord
+from replicate.repository import Repository
+from replicate.reporting import Reporter
+from replicate.revisions import check_experiment_name, resolve, resolve_experiment
+from replicate.session import Session
+from replicate.values import check_primary_metric, normalise
+
+OnError = Literal["raise", "warn"]
+
+
+class InertExperiment(Experiment):
+    """What `init()` returns where nothing is recorded. Everything can be called; nothing is saved."""
+
+    def __init__(self, params: Mapping[str, Any], name: str | None, tags: Sequence[str]) -> None:
+        self.id = ""
+        self.name = name
+        self.tags = list(tags)
+        self.params = dict(params)
+        self.command = self.user = self.host = self.python_version = ""
+        self._step: int | None = None
+        self._session = None
+
+    def checkpoint(
+        self,
+        path: Any = None,
+        *,
+        step: int | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        primary_metric: tuple[str, str] | None = None,
+    ) -> Checkpoint:
+        """Save nothing."""
+        self._step = step if step is not None else (0 if self._step is None else self._step + 1)
+        return InertCheckpoint(self._step, metrics)
+
+    def best(self) -> Checkpoint | None:
+        """Return None."""
+        return None
+
+    def latest(self) -> Checkpoint | None:
+        """Return None."""
+        return None
+
+    def refresh(self) -> None:
+        """Do nothing."""
+
+    def __repr__(self) -> str:
+        return "<Experiment, not recorded>"
+
+
+class Recorder:
+    """The experiment that this process writes to.
+
+    Args:
+        make_reporter: Returns a reporter; its argument says whether only warnings are wanted.
+    """
+
+    def __init__(self, make_reporter: Any) -> None:
+        self._make_reporter = make_reporter
+        self._current: Experiment | None = None
+        self._pid = 0
+        self._exception: BaseException | None = None
+        self._watches_exit = False
+
+    def init(
+        self,
+        path: str | os.PathLike[str] = ".",
+        *,
+        params: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        primary_metric: tuple[str, str] | None = None,
+        parent: str | Checkpoint | None = None,
+        resume: str | bool | Experiment | None = None,
+        quiet: bool = False,
+        on_error: OnError = "raise",
+        rank0_only: bool = True,
+    ) -> Experiment:
+        """See `replicate.init`."""
+        reporter: Reporter = self._make_reporter(quiet)
+        if on_error not in ("raise", "warn"):
+            raise InvalidInputError(f'on_error is {on_error!r}; it must be "raise" or "warn"')
+        values = normalise(params or {}, "params")
+        check_primary_metric(primary_metric, None)
+        if name is not None:
+            check_experiment_name(name)
+        if isinstance(tags, str):
+            raise InvalidInputError(f"tags is the text {tags!r}; it must be a list of texts")
+        for tag in tags or ():
+            check_experiment_name(tag)
+        if resume and (params or name or tags or parent):
+            raise InvalidInputError("resume= continues an experiment as it is: give no params, name, tags or parent")
+        self._end_current()
+        rank = config.other_rank() if rank0_only else None
+        if config.mode() == "disabled" or rank is not None:
+            if rank is not None:
+                reporter.notice(f"nothing is recorded on rank {rank}; rank 0 does (rank0_only=False overrides)")
+            self._current = InertExperiment(values, name, tags or ())
+            self._pid = os.getpid()
+            return self._current
+        try:
+            experiment = self._begin(path, values, name, tags or (), primary_metric, parent, resume, reporter, on_error)
+        except StorageError as exc:
+            if on_error == "raise":
+                raise
+            reporter.warn(f"nothing is recorded: {exc}")
+            experiment = InertExperiment(values, name, tags or ())
+        self._current = experiment
+        self._pid = os.getpid()
+        self._watch_exit()
+        return experiment
+
+    def _begin(
+        self,
+        path: str | os.PathLike[str],
+        params: Mapping[str, Any],
+        name: str | None,
+        tags: Sequence[str],
+        primary_metric: tuple[str, str] | None,
+        parent: str | Checkpoint | None,
+        resume: str | bool | Experiment | None,
+        reporter: Reporter,
+        on_error: OnError,
+    ) -> Experiment:
+        if not os.path.exists(path):
+            raise InvalidInputError(f"{os.fspath(path)!r} does not exist", hint="path is a folder of the project")
+        project = config.find_project(path)
+        if project is None:
+            project = config.new_project(path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path)))
+            reporter.notice(f"new project: checkpoints are stored in {project.store}")
+        repository = Repository(project, Host(), reporter)
+        repository.create()
+        session = Session(repository, reporter, capture(repository.host, project.root))
+        if resume:
+            history = History(repository.refs.list())
+            found = (
+                history.experiments[-1]
+                if resume is True and history.experiments
+                else resolve_experiment(history, resume.id if isinstance(resume, Experiment) else str(resume))
+            )
+            session.resume(found, found.heads[-1])
+        else:
+            session.begin(params, name, tags, primary_metric, self._parent(repository, parent))
+        experiment_id = session.experiment_id
+        history = History(repository.refs.list(experiment_id))
+        begun = history.experiment(experiment_id)
+        assert begun is not None
+        experiment = Experiment(repository, begun, reporter, session, on_error)
+        verb = "continuing" if resume else "experiment"
+        files = "" if resume else f" · {begun.root.files:,} files"
+        reporter.notice(
+            f"{verb} {experiment_id.short}{' ' + begun.root.commit.name if begun.root.commit.name else ''}{files}"
+        )
+        return experiment
+
+    @staticmethod
+    def _parent(repository: Repository, parent: str | Checkpoint | None) -> CommitRecord | None:
+        if parent is None:
+            return None
+        text = parent.id if isinstance(parent, Checkpoint) else parent
+        return resolve(History(repository.refs.list()), text).record
+
+    def checkpoint(
+        self,
+        path: Any = None,
+        *,
+        step: int | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        primary_metric: tuple[str, str] | None = None,
+    ) -> Checkpoint:
+        """See `replicate.checkpoint`."""
+        if self._current is not None and self._pid != os.getpid():
+            raise SessionError(
+                "this process was forked from the one that called replicate.init()",
+                hint="call replicate.init() in this process too",
+            )
+        session = self._current._session if self._current else None
+        if self._current is None or (session is not None and session.is_ended):
+            self.init()
+        assert self._current is not None
+        return self._current.checkpoint(path, step=step, metrics=metrics, primary_metric=primary_metric)
+
+    # -- the end of the process --------------------------------------------------------------------------------------
+
+    def _end_current(self) -> None:
+        if self._current is not None and self._pid == os.getpid():
+            self._current.stop()
+        self._current = None
+
+    def _watch_exit(self) -> None:
+        if self._watches_exit:
+            return
+        self._watches_exit = True
+        previous = sys.excepthook
+
+        def remember(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+            self._exception = value
+            previous(kind, value, trace)
+
+        sys.excepthook = remember
+        atexit.register(self._at_exit)
+
+    def _at_exit(self) -> None:
+        if self._current is None or self._pid != os.getpid():
+            return
+        if self._exception is None:
+            self._current.stop()
+        else:
+            interrupted = isinstance(self._exception, KeyboardInterrupt)
+            self._current._end("stopped" if interrupted else "failed", self._exception)

@@ -1,0 +1,177 @@
+"""The bodies of ref records as values. SPEC §9.2. Pure.
+
+Known here: `c` commit, `s` session start, `e` session end. Every other kind is kept as `UnknownRecord` and shown as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from replicate.errors import CorruptionError, InvalidInputError
+from replicate.objects import canonical
+from replicate.objects.ids import ID_BYTES, ObjectID, record_hash
+from replicate.objects.locator import FrameRef
+from replicate.objects.model import Commit, commit_id, decode_commit
+from replicate.refs.names import NO_SUBJECT, RecordName
+
+MAGIC = b"RPLREF\x00\x01"
+MAX_RECORD_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Packset:
+    """Every pack of a closure: listed, or where the list lies when it is long."""
+
+    packs: frozenset[ObjectID] = frozenset()
+    at: FrameRef | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the record's keys."""
+        return {"packset_at": self.at.encode()} if self.at else {"packset": sorted(bytes(pack) for pack in self.packs)}
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """Publishes a commit. Sizes in bytes and the duration in ns are for display."""
+
+    name: RecordName
+    commit: Commit
+    packset: Packset
+    meta: tuple[ObjectID, ...]
+    locator: FrameRef
+    files: int = 0
+    bytes: int = 0
+    new_bytes: int = 0
+    duration_ns: int = 0
+
+    @property
+    def commit_id(self) -> ObjectID:
+        """The commit's id."""
+        return ObjectID.parse(self.name.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class StartRecord:
+    """A session began. `capture` is what was recorded of the process; more lies in the tree `environment`."""
+
+    name: RecordName
+    time_ns: int
+    capture: Mapping[str, Any]
+    environment: ObjectID | None
+    packset: Packset
+    locator: FrameRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndRecord:
+    """A session ended: finished, failed or stopped."""
+
+    name: RecordName
+    time_ns: int
+    status: str
+    exception: Mapping[str, Any] | None
+    duration_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownRecord:
+    """A record of a kind that this version does not read."""
+
+    name: RecordName
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Record = CommitRecord | StartRecord | EndRecord | UnknownRecord
+
+
+def encode_record(
+    experiment: ObjectID, seq: int, session: str, kind: str, fields: Mapping[str, Any], subject: str = NO_SUBJECT
+) -> tuple[RecordName, bytes]:
+    """Return a record's name and bytes.
+
+    Raises:
+        InvalidInputError: The record exceeds 64 KiB.
+    """
+    data = MAGIC + canonical.encode({**fields, "v": 1, "kind": kind})
+    if len(data) > MAX_RECORD_BYTES:
+        raise InvalidInputError(f"a ref record of {len(data):,} bytes exceeds {MAX_RECORD_BYTES:,}")
+    return RecordName(experiment, seq, session, kind, subject, record_hash(data)), data
+
+
+def decode_record(name: RecordName, data: bytes) -> Record:
+    """Return the record that `data` holds under `name`; `CorruptionError` that names the key for anything else."""
+    where = name.key
+
+    def damaged(why: str) -> CorruptionError:
+        return CorruptionError(f"ref record {where} is damaged: {why}", where=where)
+
+    if len(data) > MAX_RECORD_BYTES or not data.startswith(MAGIC):
+        raise damaged("it is not a ref record")
+    if record_hash(data) != name.record_hash:
+        raise damaged("its bytes do not match its name")
+    fields = canonical.decode(data[len(MAGIC) :], f"ref record {where}")
+    if not isinstance(fields, dict) or fields.get("v") != 1 or fields.get("kind") != name.kind:
+        raise damaged("it is of another kind than its name says")
+
+    def number(key: str) -> int:
+        value = fields.get(key, 0)
+        if type(value) is not int:
+            raise damaged(f"{key} is not a number")
+        return value
+
+    def mapping(key: str) -> Mapping[str, Any]:
+        value = fields.get(key, {})
+        if not isinstance(value, dict):
+            raise damaged(f"{key} is not a map")
+        return value
+
+    def packs(key: str) -> tuple[ObjectID, ...]:
+        value = fields.get(key, [])
+        if not isinstance(value, list) or any(type(one) is not bytes or len(one) != ID_BYTES for one in value):
+            raise damaged(f"{key} is not a list of ids")
+        return tuple(ObjectID(one) for one in value)
+
+    def packset() -> Packset:
+        at = fields.get("packset_at")
+        return Packset(frozenset(packs("packset")), FrameRef.decode(at, where) if at is not None else None)
+
+    if name.kind == "c":
+        encoded = fields.get("commit")
+        if type(encoded) is not bytes or commit_id(encoded).hex() != name.subject:
+            raise damaged("its commit is not the one that its name says")
+        commit = decode_commit(encoded, f"commit {name.subject}")
+        if commit.seq != name.seq or (commit.experiment or ObjectID.parse(name.subject)) != name.experiment:
+            raise damaged("its commit is of another experiment or seq than its name says")
+        return CommitRecord(
+            name,
+            commit,
+            packset(),
+            packs("meta"),
+            FrameRef.decode(fields.get("locator"), where),
+            number("files"),
+            number("bytes"),
+            number("new_bytes"),
+            number("duration"),
+        )
+    if name.kind == "s":
+        environment = fields.get("environment")
+        if environment is not None and (type(environment) is not bytes or len(environment) != ID_BYTES):
+            raise damaged("environment is not an id")
+        locator = fields.get("locator")
+        return StartRecord(
+            name,
+            number("time"),
+            mapping("capture"),
+            ObjectID(environment) if environment is not None else None,
+            packset(),
+            FrameRef.decode(locator, where) if locator is not None else None,
+        )
+    if name.kind == "e":
+        status = fields.get("status")
+        if status not in ("finished", "failed", "stopped"):
+            raise damaged(f"status {status!r} is not known")
+        exception = mapping("exception") or None
+        return EndRecord(name, number("time"), status, exception, number("duration"))
+    return UnknownRecord(name, fields)

@@ -1,0 +1,212 @@
+"""A thin handle on one project's store: knows the layout of SPEC §5, opens the parts, and holds no algorithms. Floor 5."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+
+from replicate.config import Project
+from replicate.errors import CorruptionError, KeyNotFoundError, StorageError, UnsupportedFormatError
+from replicate.host import Host
+from replicate.objects.ids import blob_id
+from replicate.objects.index import ObjectIndex
+from replicate.objects.locator import FrameRef, LocatorView
+from replicate.objects.store import ObjectStore
+from replicate.refs import CommitRecord, RecordName, RefStore
+from replicate.reporting import Reporter
+from replicate.transport import LocalTransport, Transport
+from replicate.worktree.index import Index
+
+MARKER_KEY = "ctl/v1"
+MARKER = b"replicate store, format 1\n"
+
+
+class Repository:
+    """The store of one project and this machine's caches of it.
+
+    Args:
+        project: Where it lies.
+        host: This machine.
+        reporter: Hears of damaged records.
+        transport: The store; by default the project's folder.
+    """
+
+    def __init__(self, project: Project, host: Host, reporter: Reporter, transport: Transport | None = None) -> None:
+        self.project = project
+        self.host = host
+        self.reporter = reporter
+        self.transport: Transport = transport or LocalTransport(project.store, durability=project.durability)
+        self.refs = RefStore(self.transport, self._tell_damage)
+        self.index = ObjectIndex(self.local_path("objects.db"), self.transport, host.boot_id)
+        self._check_format()
+        self._bind_local()
+
+    def _tell_damage(self, error: CorruptionError) -> None:
+        self.reporter.warn(f"{error.message}; it is left out")
+
+    def local_path(self, *parts: str) -> str:
+        """Return a path in `local/`."""
+        return os.path.join(self.project.store, "local", *parts)
+
+    # -- format --------------------------------------------------------------------------------------------------
+
+    def _check_format(self) -> None:
+        """Refuse a store that this version cannot read. A store that does not exist yet is an empty one."""
+        names = [info.key.removeprefix("ctl/") for info in self.transport.list("ctl/")]
+        unknown = [name.removeprefix("feat~read~") for name in names if name.startswith("feat~read~")]
+        newer = sorted(name for name in names if name[:1] == "v" and name[1:].isdigit() and name != "v1")
+        if unknown:
+            raise UnsupportedFormatError(
+                f"{self.project.store} uses {', '.join(sorted(unknown))}, which this version cannot read",
+                hint="upgrade replicate: pip install --upgrade replicate-vc",
+            )
+        if newer and "v1" not in names:
+            raise UnsupportedFormatError(
+                f"{self.project.store} has format {newer[-1][1:]}; this version reads format 1",
+                hint="upgrade replicate: pip install --upgrade replicate-vc",
+            )
+        if "v1" in names and self.transport.get(MARKER_KEY) != MARKER:
+            raise CorruptionError(
+                f"{self.project.store}/{MARKER_KEY} is damaged: not the marker of a store",
+                where=MARKER_KEY,
+                hint="if the rest is intact, delete that file: the next save writes it again",
+            )
+
+    def create(self) -> bool:
+        """Make the store if it is not there; return whether it was made. SPEC §5.1."""
+        with contextlib.suppress(KeyNotFoundError):
+            if self.transport.get(MARKER_KEY) == MARKER:
+                return False
+        is_new = not os.path.isdir(os.path.join(self.project.store, "ctl"))
+        try:
+            os.makedirs(self.project.store, exist_ok=True)
+            with open(os.path.join(self.project.store, ".gitignore"), "w", encoding="ascii") as file:
+                file.write("*\n")
+        except OSError as exc:
+            raise StorageError(f"cannot create {self.project.store}: {exc.strerror}", operation="write") from exc
+        self.transport.put(f"ctl/store~{self.host.random(16).hex()}", b"")
+        self.transport.put(MARKER_KEY, MARKER)
+        self._bind_local()
+        return is_new
+
+    def check_writable(self) -> None:
+        """List `ctl/` and refuse to publish into a store that asks for more than this version knows (I3, SPEC §5.2)."""
+        for info in self.transport.list("ctl/"):
+            name = info.key.removeprefix("ctl/")
+            if name.startswith(("feat~read~", "feat~write~", "p~")):
+                raise UnsupportedFormatError(
+                    f"{self.project.store} was changed by a newer version ({name}); this one cannot save into it",
+                    hint="upgrade replicate: pip install --upgrade replicate-vc",
+                )
+
+    def _bind_local(self) -> None:
+        """Drop `local/` when the store was copied from elsewhere: what it says is of another place (SPEC §5.3)."""
+        try:
+            info = os.stat(self.project.store)
+        except FileNotFoundError:
+            return
+        binding = f"{info.st_dev} {info.st_ino} {self.host.name}\n"
+        path = self.local_path("binding")
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                if file.read() == binding:
+                    return
+            shutil.rmtree(self.local_path(), ignore_errors=True)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        with contextlib.suppress(OSError):  # a store on read-only media has no local part
+            self._write_local(path, binding)
+
+    def _write_local(self, path: str, text: str) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temp = f"{path}.{self.host.random(6).hex()}"
+        with open(temp, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temp, path)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def view(self, locator: FrameRef) -> LocatorView:
+        """Return the locations of what a locator leads to."""
+        return LocatorView(self.transport, [locator])
+
+    def objects(self, locator: FrameRef) -> ObjectStore:
+        """Return the objects that a locator leads to: those of one commit's closure."""
+        return ObjectStore(self.transport, self.view(locator))
+
+    def all_objects(self) -> ObjectStore:
+        """Return every object in the store, by the dedup index brought up to date."""
+        self.index.refresh()
+        return ObjectStore(self.transport, self.index)
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Hold `local/lock` shared: packs that this save relies on are not collected meanwhile."""
+        path = self.local_path("lock")
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise StorageError(f"cannot write {path}: {exc.strerror}", key="local/lock", operation="write") from exc
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks has no local collection either
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
+
+    # -- the worktree's state --------------------------------------------------------------------------------------
+
+    def _worktree_path(self, name: str) -> str:
+        return self.local_path("worktree", blob_id(os.fsencode(self.project.root)).short, name)
+
+    def worktree_index(self) -> Index:
+        """Open the worktree's stat cache."""
+        return Index(self._worktree_path("index.db"))
+
+    def read_head(self) -> CommitRecord | None:
+        """Return the record of the commit that the worktree was last saved as or checked out from, if it is there."""
+        try:
+            with open(self._worktree_path("head"), encoding="ascii") as file:
+                name = RecordName.parse(file.read().strip())
+        except (FileNotFoundError, UnicodeDecodeError, CorruptionError):
+            return None
+        record = self.refs.find(name)
+        return record if isinstance(record, CommitRecord) else None
+
+    def write_head(self, record: CommitRecord) -> None:
+        """Remember which commit the worktree holds."""
+        with contextlib.suppress(OSError):  # derived (I4): the next save is slower, no more
+            self._write_local(self._worktree_path("head"), record.name.key + "\n")
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    def hold_session(self, session: str) -> int | None:
+        """Lock `local/sessions/<session>` until the process ends or `os.close`s the result: it is running."""
+        path = self.local_path("sessions", session)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return None
+        return fd
+
+    def is_session_running(self, session: str) -> bool:
+        """Tell whether a process on this machine holds a session."""
+        try:
+            fd = os.open(self.local_path("sessions", session), os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False

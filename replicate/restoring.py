@@ -1,0 +1,196 @@
+"""Bringing a commit back: into the worktree or elsewhere, whole or in part. Floor 6."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from replicate.errors import CorruptionError, PathNotFoundError
+from replicate.history import History
+from replicate.objects.ids import Kind, ObjectID
+from replicate.objects.model import Mode
+from replicate.objects.store import ObjectStore
+from replicate.refs import CommitRecord
+from replicate.reporting import Reporter
+from replicate.repository import Repository
+from replicate.worktree.checkout import Checkout, find_entry
+from replicate.worktree.scan import Scanner
+from replicate.worktree.times import WorktreeClock
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a checkout did: paths that are there now, files and links written, paths removed."""
+
+    paths: int
+    written: int
+    removed: int
+    size_bytes: int
+
+
+def checkout(
+    repository: Repository,
+    record: CommitRecord,
+    target: str,
+    reporter: Reporter,
+    *,
+    paths: Sequence[bytes] = (),
+    force: bool = False,
+    exact: bool = False,
+) -> Restored:
+    """Restore a commit's files into `target`, or only `paths` and what is below them.
+
+    Files that are there and equal are not touched. Nothing is removed, but with `exact` what the commit does not have
+    and is not ignored. When the target is the project's worktree and everything is restored, the commit becomes what
+    `status` compares with.
+
+    Raises:
+        WorktreeModifiedError, ConflictError, PathNotFoundError: Nothing was written.
+        CorruptionError: What is stored is damaged; files written so far are whole.
+    """
+    root = repository.project.root
+    in_worktree = os.path.realpath(target) == root
+    index = repository.worktree_index()
+    store = os.path.relpath(repository.project.store, os.path.realpath(target))
+    excluded = () if store.startswith("..") else (os.fsencode(store),)
+    work = Checkout(
+        repository.objects(record.locator),
+        target,
+        reporter,
+        is_retained=_retained(repository),
+        known=index.lookup if in_worktree else lambda path, stat: None,
+    )
+    scanner = Scanner(os.path.realpath(target), excluded) if exact and not paths else None
+    plan = work.plan(record.commit.tree, paths=paths, force=force, extras=scanner)
+    written = work.run(plan)
+    if in_worktree:
+        clock = WorktreeClock(repository.host, root, repository.local_path("tmp"))
+        read_at = clock.settle(max(stat.changed_ns for _, stat, _ in written)) if written else 0
+        for path, stat, blob in written:
+            index.update(path, stat, blob, read_at_ns=read_at, grain_ns=clock.read()[1])
+        index.save()
+        if not paths:
+            repository.write_head(record)
+    size = sum(stat.size for _, stat, _ in written)
+    return Restored(len(plan.wanted), len(plan.writes), len(plan.removals), size)
+
+
+def _retained(repository: Repository) -> Callable[[ObjectID], bool]:
+    """Return what tells whether a blob lies in a pack that a listed commit names; looked up when first asked."""
+    packs: set[ObjectID] | None = None
+
+    def is_retained(blob: ObjectID) -> bool:
+        nonlocal packs
+        if packs is None:
+            repository.index.refresh()
+            repository.index.begin_save()
+            history = History(repository.refs.list())
+            packs = set()
+            for record in history.records():
+                packs |= repository.refs.read_packset(record.packset)
+        return any(place.pack in packs for place in repository.index.find(blob))
+
+    return is_retained
+
+
+def open_file(objects: ObjectStore, tree: ObjectID, path: str) -> io.BufferedReader:
+    """Open a file of a tree for reading: seekable, and read only as far as it is asked for.
+
+    Raises:
+        PathNotFoundError: The tree has no such path, or it is no file. A link is followed within the tree.
+    """
+    raw = os.fsencode(path).strip(b"/")
+    for _ in range(40):
+        entry = find_entry(objects, tree, raw)
+        if entry is None:
+            raise PathNotFoundError(f"the checkpoint has no file {path!r}", hint="checkpoint.files() lists its files")
+        if entry.mode.is_file:
+            return io.BufferedReader(BlobReader(objects, entry.object_id, entry.size_bytes), 1 << 16)
+        if entry.mode is Mode.DIRECTORY:
+            raise PathNotFoundError(f"{path!r} is a folder in the checkpoint", hint="open one of its files")
+        target = objects.read(entry.object_id, Kind.BLOB)
+        raw = os.path.normpath(os.path.join(os.path.dirname(raw), target))
+        if raw.startswith((b"/", b"..")):
+            raise PathNotFoundError(f"{path!r} is a link that leads out of the checkpoint, to {os.fsdecode(target)!r}")
+    raise PathNotFoundError(f"{path!r} is a link that leads in a circle")
+
+
+class BlobReader(io.RawIOBase):
+    """A blob as a file. Every chunk is verified by its id; a blob read from beginning to end is verified as a whole."""
+
+    def __init__(self, objects: ObjectStore, blob: ObjectID, size_bytes: int) -> None:
+        super().__init__()
+        self._objects = objects
+        self._blob = blob
+        self._size = size_bytes
+        self._chunks = objects.read_chunks(blob)
+        self._starts = [0]
+        for chunk in self._chunks:
+            self._starts.append(self._starts[-1] + chunk.length)
+        if self._starts[-1] != size_bytes:
+            where = f"blob {blob.hex()}"
+            raise CorruptionError(f"{where} is damaged: it has another length than its tree says", where=where)
+        self._position = 0
+        self._loaded = -1
+        self._data = b""
+        self._hasher = blake3()
+        self._hashed = 0
+
+    def readable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def seekable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def tell(self) -> int:
+        """See io.RawIOBase."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See io.RawIOBase."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if origin + offset < 0:
+            raise ValueError(f"negative seek position {origin + offset}")
+        self._position = origin + offset
+        return self._position
+
+    def readinto(self, buffer: object) -> int:
+        """See io.RawIOBase."""
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        if self._position >= self._size or not len(view):
+            return 0
+        number = self._find(self._position)
+        if number != self._loaded:
+            self._data = self._objects.read_chunk(self._chunks[number], self._blob)
+            self._loaded = number
+            self._hash(number)
+        begin = self._position - self._starts[number]
+        part = memoryview(self._data)[begin : begin + len(view)]
+        view[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def _find(self, position: int) -> int:
+        low, high = 0, len(self._chunks) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._starts[middle] <= position:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _hash(self, number: int) -> None:
+        if self._hashed != number or len(self._chunks) == 1:
+            return
+        self._hasher.update(self._data)
+        self._hashed += 1
+        if self._hashed == len(self._chunks) and self._hasher.digest() != self._blob:
+            where = f"blob {self._blob.hex()}"
+            raise CorruptionError(f"{where} is damaged: its chunks do not match its id", where=where)

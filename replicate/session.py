@@ -1,0 +1,296 @@
+"""One process writing to an experiment, from `init()` to its end. Floor 7. SPEC §9.2 (`s`, `e`), §12."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from replicate.capture import Capture, storable
+from replicate.errors import ConflictError, InvalidInputError, SessionError
+from replicate.history import ExperimentHistory
+from replicate.objects.ids import ObjectID
+from replicate.objects.model import Commit, Mode, PathList, TreeEntry, encode_tree
+from replicate.objects.writer import ObjectWriter
+from replicate.refs import CommitRecord
+from replicate.refs.store import packset_of
+from replicate.reporting import Reporter
+from replicate.repository import Repository
+from replicate.saving import NamedPath, Save, Saved, load_base
+from replicate.values import check_primary_metric, check_step, mask, normalise
+
+_MAX_MESSAGE = 2_000
+
+
+class Session:
+    """Saves checkpoints of one experiment. Calls from several threads are taken one after the other.
+
+    Args:
+        repository: The store; it exists.
+        reporter: Hears of progress.
+        captured: The facts of this process.
+    """
+
+    def __init__(self, repository: Repository, reporter: Reporter, captured: Capture) -> None:
+        self.repository = repository
+        self.reporter = reporter
+        self.session_id = repository.host.random(8).hex()
+        self._captured = captured
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._index = repository.worktree_index()
+        self._started_ns = repository.host.monotonic_ns()
+        self._held = repository.hold_session(self.session_id)
+        self._told: set[str] = set()
+        self._head: CommitRecord
+        self._experiment: ObjectID
+        self._step: int | None = None
+        self._primary: tuple[str, str] | None = None
+        self.is_ended = False
+        repository.index.refresh()
+
+    # -- begin -----------------------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        params: Mapping[str, Any],
+        name: str | None,
+        tags: Sequence[str],
+        primary_metric: tuple[str, str] | None,
+        parent: CommitRecord | None,
+    ) -> Saved:
+        """Start a new experiment: save the worktree as its root commit, and the session's start."""
+        head = self.repository.read_head()
+        base = load_base(self.repository, head) if head else None
+        environment: list[ObjectID] = []
+
+        def make(tree: ObjectID, unstable: PathList | None, skipped: PathList | None) -> Commit:
+            return Commit(
+                tree=tree,
+                author=self._captured.author,
+                time_ns=self.repository.host.now_ns(),
+                parents=(parent.commit_id,) if parent else (),
+                nonce=self.repository.host.random(16),
+                params=mask(normalise(params, "params")),
+                command=self._captured.command,
+                name=name,
+                tags=tuple(sorted(set(tags))),
+                primary_metric=check_primary_metric(primary_metric, None),
+                unstable=unstable,
+                skipped=skipped,
+            )
+
+        save = Save(self.repository, self._index, base, self.reporter, self._told)
+        saved = save.run(
+            None, make, self.session_id, lambda writer: environment.append(self._write_environment(writer))
+        )
+        self._base = saved.base
+        self._head = saved.base.record
+        self._experiment = self._head.commit_id
+        self._primary = self._head.commit.primary_metric
+        self._publish_start(environment[0], saved.base.stored)
+        self.repository.write_head(self._head)
+        return saved
+
+    def resume(self, experiment: ExperimentHistory, head: CommitRecord) -> None:
+        """Continue an experiment after `head`. No file is restored or read."""
+        base = load_base(self.repository, head)
+        if base is None:
+            raise ConflictError(
+                f"cannot continue {experiment.experiment_id.short} after {head.commit_id.short}: its files are not at hand",
+                hint="start a new experiment, with parent= to keep the link",
+            )
+        self._base = base
+        self._head = head
+        self._experiment = experiment.experiment_id
+        self._step = head.commit.step
+        self._primary = experiment.primary_metric
+        with self.repository.saving():
+            self.repository.index.begin_save()
+            writer = self._writer()
+            try:
+                environment = self._write_environment(writer)
+                stored = writer.finish(None, list)
+            finally:
+                writer.close()
+            self.repository.check_writable()
+            self._publish_start(environment, stored)
+
+    def _writer(self) -> ObjectWriter:
+        return ObjectWriter(
+            self.repository.transport,
+            self.repository.index,
+            random=self.repository.host.random,
+            durable=self.repository.project.durability == "safe",
+            workers=1,
+        )
+
+    def _write_environment(self, writer: ObjectWriter) -> ObjectID:
+        entries = [
+            TreeEntry(name, Mode.FILE, len(content), writer.write_blob(content))
+            for name, content in self._captured.files.items()
+        ]
+        tree, _ = writer.write_tree(encode_tree(entries))
+        return tree
+
+    def _publish_start(self, environment: ObjectID, stored: Any) -> None:
+        fields = {
+            "time": self.repository.host.now_ns(),
+            "capture": self._captured.summary,
+            "environment": environment,
+            **packset_of(stored).fields(),
+            "locator": stored.locator.encode(),
+        }
+        self.repository.refs.publish(self._experiment, self._head.commit.seq, self.session_id, "s", fields)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    @property
+    def experiment_id(self) -> ObjectID:
+        """The experiment that this session writes to."""
+        return self._experiment
+
+    @property
+    def head(self) -> CommitRecord:
+        """The commit saved last, or the one that the session continues."""
+        return self._head
+
+    def checkpoint(
+        self,
+        selection: Sequence[NamedPath] | None,
+        step: Any,
+        metrics: Mapping[str, Any] | None,
+        primary_metric: tuple[str, str] | None,
+    ) -> Saved:
+        """Save a checkpoint after the head. When this raises, nothing was saved and the step counter stands.
+
+        Args:
+            selection: None for the whole worktree; else the paths that replace those of the last save; empty: no file.
+            step: None counts on: one more than before, 0 first.
+            metrics: Name → value.
+            primary_metric: (name, goal); the last one given stays in force.
+        """
+        self.check_usable()
+        values = normalise(metrics or {}, "metrics")
+        given = check_primary_metric(primary_metric, values)
+        number = check_step(step)
+        with self._lock:
+            if number is None:
+                number = 0 if self._step is None else self._step + 1
+            primary = given or (self._primary if self._primary and self._primary[0] in values else None)
+            head = self._head
+
+            def make(tree: ObjectID, unstable: PathList | None, skipped: PathList | None) -> Commit:
+                return Commit(
+                    tree=tree,
+                    author=self._captured.author,
+                    time_ns=self.repository.host.now_ns(),
+                    parents=(head.commit_id,),
+                    experiment=self._experiment,
+                    primary_metric=primary,
+                    seq=head.commit.seq + 1,
+                    step=number,
+                    metrics=values,
+                    unstable=unstable,
+                    skipped=skipped,
+                )
+
+            save = Save(self.repository, self._index, self._base, self.reporter, self._told)
+            saved = save.run(None if selection is None else tuple(selection), make, self.session_id)
+            self._base, self._head = saved.base, saved.base.record
+            self._step, self._primary = number, given or self._primary
+            self.repository.write_head(self._head)
+            return saved
+
+    def check_usable(self) -> None:
+        """Raise `SessionError` unless this process may save."""
+        if os.getpid() != self._pid:
+            raise SessionError(
+                "this process was forked from the one that called replicate.init()",
+                hint="call replicate.init() in this process too",
+            )
+        if self.is_ended:
+            raise SessionError(
+                f"the session of experiment {self._experiment.short} has ended",
+                hint=f'continue it with replicate.init(resume="{self._experiment.short}")',
+            )
+
+    def end(self, status: str, exception: BaseException | None = None) -> None:
+        """End the session: finished, failed with its exception, or stopped. A second end, or a fork's, does nothing."""
+        with self._lock:
+            if self.is_ended or os.getpid() != self._pid:
+                return
+            self.is_ended = True
+            fields: dict[str, Any] = {
+                "status": status,
+                "time": self.repository.host.now_ns(),
+                "duration": self.repository.host.monotonic_ns() - self._started_ns,
+            }
+            if exception is not None:
+                fields["exception"] = {
+                    "type": type(exception).__name__,
+                    "message": storable(str(exception))[:_MAX_MESSAGE],
+                }
+            try:
+                self.repository.refs.publish(self._experiment, self._head.commit.seq, self.session_id, "e", fields)
+            finally:
+                if self._held is not None:
+                    os.close(self._held)
+                    self._held = None
+                self.repository.index.close()
+
+
+def select_paths(root: str, cwd: str, path: Any) -> tuple[NamedPath, ...] | None:
+    """Return what `checkpoint(path)` names: None for the whole worktree, else its paths in the tree and on disk.
+
+    Args:
+        root: The worktree.
+        cwd: What relative paths are relative to.
+        path: None, a path, a sequence of paths (empty: no file), or a mapping of paths in the tree to paths on disk.
+
+    Raises:
+        InvalidInputError: A path of another type, empty, or outside of the worktree.
+    """
+    if path is None:
+        return None
+    if isinstance(path, Mapping):
+        return tuple(_mapped(root, cwd, target, source) for target, source in path.items())
+    if isinstance(path, str | bytes | os.PathLike):
+        path = [path]
+    if not isinstance(path, Sequence | set | frozenset):
+        raise InvalidInputError(f"path is a {type(path).__name__}; it must be a path, a list of paths or a mapping")
+    return tuple(_in_worktree(root, cwd, one) for one in path)
+
+
+def _real(cwd: str, path: Any) -> bytes:
+    """Return an absolute path whose folder has no links; a link itself is kept."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise InvalidInputError(f"a path is a {type(path).__name__}: {path!r}")
+    raw = os.fsencode(path)
+    if not raw or b"\0" in raw:
+        raise InvalidInputError(f"{path!r} is no path", hint="path=None saves everything, path=() saves no file")
+    full = os.path.normpath(os.path.join(os.fsencode(cwd), raw))
+    folder, name = os.path.split(full)
+    return os.path.join(os.path.realpath(folder), name) if name else full
+
+
+def _in_worktree(root: str, cwd: str, path: Any) -> NamedPath:
+    full = _real(cwd, path)
+    top = os.fsencode(root)
+    if full == top:
+        return NamedPath(b"", full)
+    if not full.startswith(os.path.join(top, b"")):
+        raise InvalidInputError(
+            f"{os.fsdecode(full)} is outside of the worktree {root}",
+            hint=f"say where it goes: checkpoint({{{os.path.basename(os.fsdecode(full))!r}: {os.fsdecode(full)!r}}})",
+        )
+    return NamedPath(full[len(os.path.join(top, b"")) :], full)
+
+
+def _mapped(root: str, cwd: str, target: Any, source: Any) -> NamedPath:
+    inside = _in_worktree(root, root, target)
+    if not inside.path:
+        raise InvalidInputError(f"{target!r} cannot be replaced: it is the whole worktree")
+    return replace(inside, source=_real(cwd, source))

@@ -1,0 +1,101 @@
+"""Sizes, times and values as people read them. Floor 0, pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+
+
+def format_bytes(size: int) -> str:
+    """Return a size with two or three digits in decimal units: 512 B, 4.1 MB, 91 MB."""
+    value = float(size)
+    for unit in _UNITS:
+        if value < 999.5 or unit == _UNITS[-1]:
+            break
+        value /= 1000
+    if unit == "B":
+        return f"{size} B"
+    return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration: 0.4 s, 12 s, 3 min, 2.5 h, 3 days."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 5_940:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def format_age(seconds: float) -> str:
+    """Return how long ago something was: just now, 3 min ago, 2 hours ago, yesterday, 3 days ago, 5 weeks ago."""
+    if seconds < 5:
+        return "just now"
+    for limit, size, unit in ((90, 1, "s"), (5400, 60, "min")):
+        if seconds < limit:
+            return f"{round(seconds / size)} {unit} ago"
+    if seconds < 36 * 3600:
+        hours = round(seconds / 3600)
+        return f"{hours} hour{'s' if hours != 1 else ''} ago" if hours < 24 else "yesterday"
+    days = round(seconds / 86400)
+    if days < 14:
+        return f"{days} days ago"
+    if days < 70:
+        return f"{round(days / 7)} weeks ago"
+    if days < 700:
+        return f"{round(days / 30.4)} months ago"
+    return f"{round(days / 365.25)} years ago"
+
+
+def format_value(value: object, width: int = 24) -> str:
+    """Return a param or metric in at most `width` characters; floats with four digits, what is cut ends in `…`."""
+    if isinstance(value, bool) or value is None:
+        text = {True: "true", False: "false", None: "none"}[value]
+    elif isinstance(value, float):
+        text = format_float(value)
+    elif isinstance(value, dict):
+        text = "{" + ", ".join(f"{key}: {format_value(item)}" for key, item in value.items()) + "}"
+    elif isinstance(value, list):
+        text = "[" + ", ".join(format_value(item) for item in value) + "]"
+    else:
+        text = str(value)
+    text = "".join(char if char.isprintable() else "·" for char in text)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def format_float(value: float) -> str:
+    """Return a float with four significant digits and no needless ones: 0.1823, 1e-05, 97, inf."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    return f"{value:.4g}"
+
+
+def align(rows: Iterable[Iterable[str]], *, right: frozenset[int] = frozenset(), gap: int = 2) -> list[str]:
+    """Return rows of cells as lines with plain columns; columns in `right` are aligned to the right."""
+    table = [list(row) for row in rows]
+    if not table:
+        return []
+    widths = [
+        max(len(row[column]) if column < len(row) else 0 for row in table) for column in range(max(map(len, table)))
+    ]
+    lines = []
+    for row in table:
+        cells = [
+            cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
+            for column, cell in enumerate(row)
+        ]
+        lines.append((" " * gap).join(cells).rstrip())
+    return lines
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 file, 2,000 files."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

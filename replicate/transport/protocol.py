@@ -1,0 +1,61 @@
+"""The seam to storage: what a store needs of a disk or a bucket, and no more.
+
+There is no conditional write, rename, lock or copy: SPEC I0 makes them unnecessary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicate.errors import InvalidInputError
+
+_KEY = re.compile(r"[a-z0-9_~.\-]{1,255}(/[a-z0-9_~.\-]{1,255})*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """One key of a listing. Size in bytes and storage time in ns since 1970 are None where the storage does not tell."""
+
+    key: str
+    size: int | None
+    time_ns: int | None
+
+
+class Transport(Protocol):
+    """Moves whole keys. Every method may be called from any thread.
+
+    Errors: `KeyNotFoundError` for a key that is not there, `StorageFullError` and `StorageError` for the rest. After
+    any error the caller may repeat the call.
+    """
+
+    def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
+        """Make `key` hold `data`, durable on return.
+
+        Write-once: a key that holds the same bytes already is left alone; one that holds others is a torn write and
+        is replaced. `replace` is for heartbeats only. A reader sees nothing or everything, never a part.
+        """
+
+    def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """Return bytes `start` to `end` (exclusive; None: to the end). A negative start counts from the end.
+
+        What lies beyond the end is left out, as in a slice.
+        """
+
+    def list(self, prefix: str) -> Iterator[KeyInfo]:
+        """Yield the keys that begin with `prefix`, in no order."""
+
+    def delete(self, keys: Iterable[str]) -> Sequence[str]:
+        """Delete keys and return those that are still there afterwards. A key that was not there counts as deleted."""
+
+    def probe(self) -> int:
+        """Return the storage's own time in ns since 1970."""
+
+
+def validate_key(key: str) -> str:
+    """Return `key` if it is a key that every storage can hold (SPEC §5), else raise `InvalidInputError`."""
+    if not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
+        raise InvalidInputError(f"not a storage key: {key!r}")
+    return key

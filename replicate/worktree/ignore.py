@@ -1,0 +1,72 @@
+"""Which paths of a worktree are not saved.
+
+`.replicateignore` files have gitignore syntax and hold for their folder and below; `.gitignore` is not read, since
+weights are listed there. What is built in stays out whatever these files say: version control, caches, virtual
+environments, and files that usually hold secrets. A path that the user names is never ignored.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+IGNORE_FILE = b".replicateignore"
+_BUILT_IN = frozenset(
+    b".git .replicate .hg .svn __pycache__ .mypy_cache .pytest_cache .ruff_cache .tox .ipynb_checkpoints node_modules "
+    b".DS_Store".split()
+)
+_ENVIRONMENT_MARKS = frozenset((b"pyvenv.cfg", b"conda-meta"))
+_SECRETS = (
+    ".env .env.* *.pem *.key *.p12 id_rsa* id_ed25519* .netrc .pypirc .aws .ssh .gcloud credentials*.json .git-credentials"
+).split()
+_SECRET = re.compile("|".join(fnmatch.translate(pattern) for pattern in _SECRETS).encode())
+_TEMPORARY_PREFIX = b".replicate-tmp-"
+
+
+def is_secret(name: bytes) -> bool:
+    """Tell whether files or folders of this name usually hold secrets."""
+    return _SECRET.match(name) is not None
+
+
+def is_built_in(name: bytes) -> bool:
+    """Tell whether a name is never saved because of what it is: version control, caches, our own temporary files."""
+    return name in _BUILT_IN or name.startswith(_TEMPORARY_PREFIX)
+
+
+def is_environment(names: Iterable[bytes]) -> bool:
+    """Tell whether a folder with these names in it is a virtual environment."""
+    return not _ENVIRONMENT_MARKS.isdisjoint(names)
+
+
+class IgnoreRules:
+    """The rules of the ignore files from the root down to one folder. Immutable: `within` returns longer ones."""
+
+    def __init__(self, specs: tuple[tuple[bytes, GitIgnoreSpec], ...] = ()) -> None:
+        self._specs = specs
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no ignore file was met."""
+        return not self._specs
+
+    def within(self, folder: bytes, text: bytes) -> IgnoreRules:
+        """Return these rules and those of `folder`'s ignore file. `folder` is b"" for the root."""
+        # pathspec takes 20 ms to import; a worktree without ignore files does not need it.
+        from pathspec import GitIgnoreSpec
+
+        spec = GitIgnoreSpec.from_lines(text.decode("utf-8", "surrogateescape").splitlines())
+        return IgnoreRules((*self._specs, (folder + b"/" if folder else b"", spec)))
+
+    def ignores(self, path: bytes, *, is_directory: bool) -> bool:
+        """Tell whether a path is ignored; the deepest file that says anything about it decides."""
+        for folder, spec in reversed(self._specs):
+            text = path[len(folder) :].decode("utf-8", "surrogateescape")
+            verdict = spec.check_file(text + "/" if is_directory else text).include
+            if verdict is not None:
+                return bool(verdict)
+        return False
