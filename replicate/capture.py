@@ -17,7 +17,7 @@ from typing import Any
 
 from replicate import config
 from replicate.host import Host
-from replicate.values import mask_arguments
+from replicate.values import MASK, mask_arguments
 
 _MAX_COMMAND = 4_000
 
@@ -88,7 +88,10 @@ def command_line(argv: Sequence[str], original: Sequence[str], root: str) -> str
         full = os.path.realpath(script)
         inside = full.startswith(os.path.join(root, ""))
         shown = ["python", os.path.relpath(full, root)] if inside else [os.path.basename(script) or script]
-    text = " ".join(shlex.quote(part) if part != "…" else part for part in [*shown, *mask_arguments(arguments[1:])])
+    text = " ".join(
+        part if part == "…" or part.endswith(MASK) else shlex.quote(part)
+        for part in [*shown, *mask_arguments(arguments[1:])]
+    )
     text = storable(text)
     return text if len(text) <= _MAX_COMMAND else text[: _MAX_COMMAND - 1] + "…"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, SupportsIndex, overload
 
-from replicate.errors import InvalidInputError, NotFoundError, ReplicateError, StorageError
+from replicate.errors import InvalidInputError, NotFoundError, StorageError
 from replicate.history import ExperimentHistory, History
 from replicate.objects.model import Mode
 from replicate.refs import CommitRecord
@@ -312,6 +312,11 @@ class Experiment:
         """Tell whether a session of it is running on this machine."""
         return self.status == "running"
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether two sessions continued the same commit."""
+        return len(self._history.heads) > 1
+
     def refresh(self) -> None:
         """Read the store again."""
         records = self._repository.refs.list(self._history.experiment_id)
@@ -527,6 +532,3 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _paths(paths: Iterable[bytes]) -> list[str]:
     return [os.fsdecode(path) for path in paths]
-
-
-__all__ = ["Checkpoint", "CheckpointList", "Experiment", "ExperimentList", "File", "InertCheckpoint", "ReplicateError"]

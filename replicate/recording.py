@@ -19,8 +19,8 @@ from replicate.experiment import Checkpoint, Experiment, InertCheckpoint
 from replicate.history import History
 from replicate.host import Host
 from replicate.refs import CommitRecord
-from replicate.repository import Repository
 from replicate.reporting import Reporter
+from replicate.repository import Repository
 from replicate.revisions import check_experiment_name, resolve, resolve_experiment
 from replicate.session import Session
 from replicate.values import check_primary_metric, normalise

@@ -51,6 +51,11 @@ class Repository:
         """Return a path in `local/`."""
         return os.path.join(self.project.store, "local", *parts)
 
+    def excluded_paths(self, folder: str) -> tuple[bytes, ...]:
+        """Return the store's path relative to `folder` if it lies in it: it is never saved into itself."""
+        path = os.path.relpath(self.project.store, folder)
+        return () if path.startswith("..") else (os.fsencode(path),)
+
     # -- format --------------------------------------------------------------------------------------------------
 
     def _check_format(self) -> None:

@@ -55,8 +55,7 @@ def checkout(
     root = repository.project.root
     in_worktree = os.path.realpath(target) == root
     index = repository.worktree_index()
-    store = os.path.relpath(repository.project.store, os.path.realpath(target))
-    excluded = () if store.startswith("..") else (os.fsencode(store),)
+    excluded = repository.excluded_paths(os.path.realpath(target))
     work = Checkout(
         repository.objects(record.locator),
         target,

@@ -6,14 +6,13 @@ The order is I1's. What the index vouches for is not opened; what the previous c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from replicate.errors import CorruptionError, InvalidInputError, NotFoundError, StorageError
-from replicate.objects.codecs.patch import PatchBase
+from replicate.base import Base, DirectoryState
+from replicate.errors import CorruptionError, StorageError
 from replicate.objects.cutting import MAX_PIECE_BYTES
 from replicate.objects.ids import Kind, ObjectID, blob_id
-from replicate.objects.locator import read_locator
 from replicate.objects.model import (
     MAX_LINK_BYTES,
     Commit,
@@ -21,7 +20,6 @@ from replicate.objects.model import (
     PathList,
     TreeEntry,
     commit_id,
-    decode_tree,
     directory_size,
     encode_commit,
     encode_tree,
@@ -31,107 +29,28 @@ from replicate.refs import CommitRecord
 from replicate.refs.store import packset_of
 from replicate.reporting import Reporter
 from replicate.repository import Repository
-from replicate.worktree.index import FINE_GRAIN_NS, Index, Stat
-from replicate.worktree.reading import ChangedWhileRead, OpenFile, open_file
-from replicate.worktree.scan import Scan, Scanner, join
+from replicate.selection import Item, Listing, NamedPath, Selection, select_named, select_worktree
+from replicate.worktree.index import FINE_GRAIN_NS, Index
+from replicate.worktree.reading import ChangedWhileRead, OpenFile, open_file, read_small
+from replicate.worktree.scan import join
 from replicate.worktree.times import WorktreeClock
 
-MAX_NESTING = 1_000
 _ASK_BYTES = 10 * 10**9
 _WAIT_BYTES = 1 << 20
+_SMALL_BYTES = 64 << 10
 _ATTEMPTS = 3
 _LENIENT_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class DirectoryState:
-    """A directory as it was saved: its tree, its total bytes and files, and what a later tree may be a patch on."""
-
-    tree: ObjectID
-    size_bytes: int
-    files: int
-    entries: tuple[TreeEntry, ...]
-    patch_base: PatchBase | None
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The commit that a save builds on, and its directories by path."""
-
-    record: CommitRecord
-    stored: Stored
-    directories: Mapping[bytes, DirectoryState]
-
-
-@dataclass(frozen=True, slots=True)
-class NamedPath:
-    """A path that the caller named: where it goes in the tree, and the absolute path that it is read from."""
-
-    path: bytes
-    source: bytes
-
-
-@dataclass(slots=True)
-class _Item:
-    """An entry of the tree to be saved that comes from the disk."""
-
-    path: bytes
-    mode: Mode
-    stat: Stat
-    source: bytes
-    key: bytes
-    named: bool
-    object_id: ObjectID | None = None
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Saved:
-    """What a save did."""
+    """What a save did. `base` is what the next one builds on."""
 
     base: Base
     files: int
     size_bytes: int
     new_bytes: int
     duration_ns: int
-
-
-_Listing = dict[bytes, "_Item | TreeEntry"]
-
-
-def load_base(repository: Repository, record: CommitRecord) -> Base | None:
-    """Return a commit as the base of a save, or None when any of it is not at hand: then nothing relies on it."""
-    objects = repository.objects(record.locator)
-    try:
-        locator = read_locator(repository.transport, record.locator)
-        packset = repository.refs.read_packset(record.packset)
-        directories: dict[bytes, DirectoryState] = {}
-        _load_directory(objects.read, objects.read_patch_base, record.commit.tree, b"", directories)
-    except (CorruptionError, NotFoundError):
-        return None
-    at = record.packset.at
-    stored = Stored(record.locator, locator.older, locator.total, locator.whole, packset, at, record.meta)
-    return Base(record, stored, directories)
-
-
-def _load_directory(
-    read: Callable[[ObjectID, Kind], bytes],
-    read_patch_base: Callable[[ObjectID, bytes], PatchBase | None],
-    tree: ObjectID,
-    folder: bytes,
-    found: dict[bytes, DirectoryState],
-) -> DirectoryState:
-    data = read(tree, Kind.TREE)
-    entries = tuple(decode_tree(data, f"tree {tree.hex()}"))
-    files = 0
-    for entry in entries:
-        if entry.mode is Mode.DIRECTORY:
-            files += _load_directory(read, read_patch_base, entry.object_id, join(folder, entry.name), found).files
-        elif entry.mode.is_file:
-            files += 1
-    state = DirectoryState(tree, directory_size(entries), files, entries, read_patch_base(tree, data))
-    found[folder] = state
-    return state
 
 
 class Save:
@@ -155,6 +74,7 @@ class Save:
         self._base = base
         self._reporter = reporter
         self._trusted = False
+        self._before: tuple[bytes | None, dict[bytes, ObjectID]] = (None, {})
         self._clock = WorktreeClock(repository.host, repository.project.root, repository.local_path("tmp"))
         self._unstable: list[bytes] = []
         self._grown: list[bytes] = []
@@ -170,7 +90,7 @@ class Save:
 
     def run(
         self,
-        selection: tuple[NamedPath, ...] | None,
+        named: tuple[NamedPath, ...] | None,
         make_commit: Callable[[ObjectID, PathList | None, PathList | None], Commit],
         session: str,
         extra: Callable[[ObjectWriter], None] = lambda writer: None,
@@ -178,7 +98,7 @@ class Save:
         """Save, publish, and return what was saved. When it raises nothing was published.
 
         Args:
-            selection: None for the whole worktree; otherwise the paths that replace those of the base.
+            named: None for the whole worktree; otherwise the paths that replace those of the base.
             make_commit: Makes the commit from its tree, the unstable and the skipped paths.
             session: The session's 16 hex digits.
             extra: Stores more objects in the same packs.
@@ -190,12 +110,11 @@ class Save:
                 self._trusted = self._base is not None and all(
                     self._repository.index.is_sound(pack) for pack in self._base.stored.packset
                 )
-                if selection is None:
-                    listings = self._scan_worktree()
-                else:
-                    listings = self._scan_named(selection)
-                self._store_items(listings)
-                root = self._build(listings, keep=selection is not None)
+                selection = self._select(named)
+                self._store_items(selection.listings)
+                self._writer.flush()
+                root = self._build(selection)
+                self._index.save()
                 extra(self._writer)
                 commit = make_commit(
                     root.tree, PathList.of([*self._unstable, *self._grown]), PathList.of(self._skipped)
@@ -203,7 +122,6 @@ class Save:
                 record, stored = self._publish(commit, root, session, started)
         finally:
             self._writer.close()
-        self._index.save()
         self._warn()
         base = Base(record, stored, self._directories)
         return Saved(base, root.files, root.size_bytes, self._writer.new_bytes, record.duration_ns)
@@ -237,101 +155,16 @@ class Save:
                 if entry.mode is not Mode.DIRECTORY:
                     yield entry.object_id
 
-    # -- what is to be saved -------------------------------------------------------------------------------------
-
-    def _scanner(self) -> Scanner:
-        root = self._repository.project.root
-        store = os.path.relpath(self._repository.project.store, root)
-        return Scanner(root, () if store.startswith("..") else (os.fsencode(store),))
-
-    def _scan_worktree(self) -> dict[bytes, _Listing]:
-        try:
-            scan = self._scanner().scan()
-        except OSError as exc:
-            raise StorageError(f"cannot read {self._repository.project.root}: {exc.strerror}") from exc
-        root = os.fsencode(self._repository.project.root)
-        self._note(scan)
-        return self._listings(scan, b"", b"", root, named=False)
-
-    def _scan_named(self, selection: tuple[NamedPath, ...]) -> dict[bytes, _Listing]:
-        """Return the listings of every directory that differs from the base's because of the named paths."""
-        listings: dict[bytes, _Listing] = {}
-        for named in selection:
-            if not named.path:
-                return self._scan_worktree()
-            in_worktree = named.source == self._absolute(named.path)
-            folder, name = os.path.split(named.source)
-            scanner, local = (self._scanner(), named.path) if in_worktree else (Scanner(os.fsdecode(folder)), name)
-            scan = Scan()
-            if not scanner.scan_named(local, scan):
-                why = "is no file, folder or link" if scan.special else "does not exist"
-                raise InvalidInputError(
-                    f"cannot save {os.fsdecode(named.source)}: it {why}",
-                    hint="paths are relative to the current folder",
-                )
-            if scan.unreadable:
-                path, why = scan.unreadable[0]
-                raise StorageError(f"cannot read {os.fsdecode(os.path.join(folder, path))}: {why}", operation="read")
-            self._note(scan)
-            base = os.fsencode(self._repository.project.root) if in_worktree else folder
-            parent = local.rpartition(b"/")[0]
-            ((mode, stat),) = [scan.directories.pop(parent)[local.rpartition(b"/")[2]]]
-            self._graft(listings, named.path)
-            for found, listing in self._listings(
-                scan, local, named.path, base, named=True, outside=not in_worktree
-            ).items():
-                listings[found] = listing
-            source = os.path.join(base, local)
-            key = named.path if in_worktree else source
-            above, _, leaf = named.path.rpartition(b"/")
-            listings[above][leaf] = _Item(named.path, mode, stat, source, key, named=True)
-        return listings
-
-    def _absolute(self, path: bytes) -> bytes:
-        return os.path.join(os.fsencode(self._repository.project.root), path)
-
-    def _graft(self, listings: dict[bytes, _Listing], path: bytes) -> None:
-        """Make `path` free to be replaced: list its parents, which become directories, and forget what is below it."""
-        below = path + b"/"
-        for folder in [folder for folder in listings if folder == path or folder.startswith(below)]:
-            del listings[folder]
-        folder = b""
-        for name in [b"", *path.split(b"/")[:-1]]:
-            if name:
-                parent, folder = folder, join(folder, name)
-                entry = listings[parent].get(name)
-                if not (isinstance(entry, TreeEntry | _Item) and entry.mode is Mode.DIRECTORY):
-                    listings[parent][name] = _Item(folder, Mode.DIRECTORY, Stat(0, 0, 0, 0, 0), b"", b"", named=True)
-                    listings[folder] = {}
-                    continue
-            if folder not in listings:
-                state = self._base.directories.get(folder) if self._base else None
-                listings[folder] = {entry.name: entry for entry in state.entries} if state else {}
-
-    @staticmethod
-    def _listings(
-        scan: Scan, local: bytes, path: bytes, base: bytes, *, named: bool, outside: bool = False
-    ) -> dict[bytes, _Listing]:
-        """Return a scan's directories as listings, moved from `local` in the scan to `path` in the tree."""
-        listings: dict[bytes, _Listing] = {}
-        for folder, entries in scan.directories.items():
-            if folder.count(b"/") >= MAX_NESTING:
-                raise InvalidInputError(f"{os.fsdecode(folder)[:100]}… is nested deeper than {MAX_NESTING:,} folders")
-            target = path + folder[len(local) :] if local != path else folder
-            prefix = target + b"/" if target else b""
-            source = os.path.join(base, folder) + b"/"
-            key = source if outside else (folder + b"/" if folder else b"")
-            listings[target] = {
-                name: _Item(prefix + name, mode, stat, source + name, key + name, named)
-                for name, (mode, stat) in entries.items()
-            }
-        return listings
-
-    def _note(self, scan: Scan) -> None:
-        for path, why in scan.unreadable:
-            self._skipped[path] = why
-        self._tell_once("not saved, being sockets, pipes or devices", scan.special)
-        self._tell_once("not saved, as they may hold secrets (name them to save them)", scan.secrets)
+    def _select(self, named: tuple[NamedPath, ...] | None) -> Selection:
+        base = self._base if self._trusted else None
+        if named is None or any(not one.path for one in named):
+            selection = select_worktree(self._repository, self._index, base)
+        else:
+            selection = select_named(self._repository, self._base, named)
+        self._skipped.update(selection.unreadable)
+        self._tell_once("not saved, being sockets, pipes or devices", selection.special)
+        self._tell_once("not saved, as they may hold secrets (name them to save them)", selection.secrets)
+        return selection
 
     def _tell_once(self, what: str, paths: list[bytes]) -> None:
         if paths and what not in self._told:
@@ -340,26 +173,23 @@ class Save:
 
     # -- storing -------------------------------------------------------------------------------------------------
 
-    def _store_items(self, listings: dict[bytes, _Listing]) -> None:
+    def _store_items(self, listings: dict[bytes, Listing]) -> None:
         """Give every item of the listings its object, reading what nothing vouches for."""
         read_at, grain = self._clock.read()
-        waiting: list[_Item] = []
+        waiting: list[Item] = []
         for folder, listing in listings.items():
-            state = self._base.directories.get(folder) if self._base else None
-            before = {entry.name: entry.object_id for entry in state.entries} if state else {}
             for name, item in listing.items():
                 if isinstance(item, TreeEntry):
-                    self._require(item, join(folder, name))
-                elif item.mode.is_file:
-                    known = self._index.lookup(item.key, item.stat)
-                    if known is not None and (
-                        (self._trusted and before.get(name) == known) or self._writer.holds(known)
-                    ):
+                    if not self._trusted:
+                        self._require(item, join(folder, name))
+                elif item.mode is Mode.SYMLINK:
+                    self._store_link(item)
+                elif item.mode is not Mode.DIRECTORY:
+                    known = self._index.lookup_stat(item.key, item.stat)
+                    if known is not None and self._holds(item.path, known):
                         item.object_id, item.size_bytes = known, item.stat.size
                     else:
                         waiting.append(item)
-                elif item.mode is Mode.SYMLINK:
-                    self._store_link(item, before.get(name))
         self._warn_of_size(waiting)
         if not waiting:
             return
@@ -367,15 +197,30 @@ class Save:
         try:
             limit = read_at - grain
             fresh = [item for item in waiting if item.stat.changed_ns >= limit]
-            wait = grain == FINE_GRAIN_NS and sum(item.stat.size for item in fresh) >= _WAIT_BYTES
-            settled = not wait
-            for item in sorted(waiting, key=lambda item: (wait and item.stat.changed_ns >= limit, item.stat.size)):
-                if not settled and item.stat.changed_ns >= limit:
-                    read_at = self._clock.settle(max(one.stat.changed_ns for one in fresh))
-                    settled = True
+            settles = grain == FINE_GRAIN_NS and sum(item.stat.size for item in fresh) >= _WAIT_BYTES
+            if not settles:
+                fresh = []
+            late = {id(item) for item in fresh}
+            for item in sorted((one for one in waiting if id(one) not in late), key=lambda one: one.stat.size):
+                self._store_file(item, read_at, grain)
+            if fresh:
+                # Read now they would be racy, and read again by the next save; a grain later they are not.
+                read_at = self._clock.settle(max(item.stat.changed_ns for item in fresh))
+            for item in sorted(fresh, key=lambda one: one.stat.size):
                 self._store_file(item, read_at, grain)
         finally:
             self._reporter.finish()
+
+    def _holds(self, path: bytes, wanted: ObjectID) -> bool:
+        """Tell whether a blob need not be stored: the base has it at this path, or the store holds it."""
+        if self._trusted and self._base is not None:
+            folder, _, name = path.rpartition(b"/")
+            if self._before[0] != folder:
+                state = self._base.directories.get(folder)
+                self._before = (folder, {entry.name: entry.object_id for entry in state.entries} if state else {})
+            if self._before[1].get(name) == wanted:
+                return True
+        return self._writer.holds(wanted)
 
     def _require(self, entry: TreeEntry, path: bytes) -> None:
         """Make sure that an entry kept from the base is in the store."""
@@ -387,25 +232,29 @@ class Save:
             hint="save the whole worktree: checkpoint() without a path",
         )
 
-    def _store_file(self, item: _Item, read_at: int, grain: int) -> None:
+    def _store_file(self, item: Item, read_at: int, grain: int) -> None:
         attempts = _ATTEMPTS if item.named else _ATTEMPTS + _LENIENT_ATTEMPTS
         for attempt in range(attempts):
             try:
-                with open_file(item.source) as file:
-                    item.object_id = self._store_content(file)
-                    after = file.look_again()
-                    item.size_bytes = file.size_bytes
+                if item.stat.size <= _SMALL_BYTES:
+                    data, before, after = read_small(item.source, _SMALL_BYTES)
+                    item.object_id = self._writer.write_blob(data)
+                else:
+                    with open_file(item.source) as file:
+                        item.object_id = self._store_content(file)
+                        before, after = file.stat, file.look_again()
             except ChangedWhileRead:
                 continue
             except OSError as exc:
                 self._cannot_read(item, exc)
                 return
-            self._reporter.advance(1, file.size_bytes if file.size_bytes <= MAX_PIECE_BYTES else 0)
-            if after == file.stat:
-                self._index.update(item.key, file.stat, item.object_id, read_at_ns=read_at, grain_ns=grain)
+            item.size_bytes = before.size
+            self._reporter.advance(1, before.size if before.size <= MAX_PIECE_BYTES else 0)
+            if after == before:
+                self._index.update(item.key, before, item.object_id, read_at_ns=read_at, grain_ns=grain)
                 return
             self._index.forget(item.key)
-            if after.size > file.stat.size and after.ino == file.stat.ino:
+            if after.size > before.size and after.ino == before.ino:
                 self._grown.append(item.path)
                 return
             if attempt >= _ATTEMPTS - 1 and not item.named:
@@ -424,7 +273,7 @@ class Save:
             return self._writer.write_blob(file.read_all())
         return self._writer.write_large(file, lambda size: self._reporter.advance(0, size))
 
-    def _store_link(self, item: _Item, before: ObjectID | None) -> None:
+    def _store_link(self, item: Item) -> None:
         try:
             target = os.readlink(item.source)
         except OSError as exc:
@@ -435,16 +284,16 @@ class Save:
             return
         item.size_bytes = len(target)
         item.object_id = blob_id(target)
-        if not (self._trusted and before == item.object_id):
+        if not self._holds(item.path, item.object_id):
             self._writer.write_blob(target)
 
-    def _cannot_read(self, item: _Item, exc: OSError) -> None:
+    def _cannot_read(self, item: Item, exc: OSError) -> None:
         reason = exc.strerror or str(exc)
         if item.named:
             raise StorageError(f"cannot read {os.fsdecode(item.source)}: {reason}", operation="read") from exc
         self._drop(item, None if isinstance(exc, FileNotFoundError) else reason)
 
-    def _drop(self, item: _Item, why: str | None) -> None:
+    def _drop(self, item: Item, why: str | None) -> None:
         """Leave an item out; `why` is None when it was removed meanwhile."""
         item.object_id = None
         self._index.forget(item.key)
@@ -453,26 +302,31 @@ class Save:
 
     # -- trees ---------------------------------------------------------------------------------------------------
 
-    def _build(self, listings: dict[bytes, _Listing], *, keep: bool) -> DirectoryState:
+    def _build(self, selection: Selection) -> DirectoryState:
         """Write the trees of the listed directories, deepest first, and return the root's state."""
         base = self._base.directories if self._base else {}
-        if keep:
+        listings = selection.listings
+        if selection.keeps_rest:
             self._directories.update(base)
-            if not listings:
-                listings = {b"": {entry.name: entry for entry in base[b""].entries}} if base else {b"": {}}
             for folder in listings:
                 self._forget_below(folder, listings[folder])
             if not self._trusted:
                 self._list_rest(listings)
+            if b"" not in self._directories:
+                listings.setdefault(b"", {})
         for folder in sorted(listings, key=lambda path: path.count(b"/") + bool(path), reverse=True):
             self._directories[folder] = self._build_directory(folder, listings[folder], base.get(folder))
-        if not keep:
-            self._index.keep_only(
-                item.key for listing in listings.values() for item in listing.values() if isinstance(item, _Item)
-            )
+        if not selection.keeps_rest:
+            self._forget_index(listings)
         return self._directories[b""]
 
-    def _forget_below(self, folder: bytes, listing: _Listing) -> None:
+    def _forget_index(self, listings: dict[bytes, Listing]) -> None:
+        """Drop what the index knows of files that are gone, when it knows more files than there are."""
+        files = self._directories[b""].files
+        if len(self._index) > files:
+            self._index.keep_only(join(folder, name) for folder, listing in listings.items() for name in listing)
+
+    def _forget_below(self, folder: bytes, listing: Listing) -> None:
         """Drop the states of subdirectories that the listing of their parent no longer has as such."""
         for path in [path for path in self._directories if path.startswith(join(folder, b""))]:
             name = path[len(join(folder, b"")) :].partition(b"/")[0]
@@ -480,7 +334,7 @@ class Save:
             if path and (entry is None or entry.mode is not Mode.DIRECTORY):
                 del self._directories[path]
 
-    def _list_rest(self, listings: dict[bytes, _Listing]) -> None:
+    def _list_rest(self, listings: dict[bytes, Listing]) -> None:
         """List every kept directory too: the base's trees cannot be relied on and are written again."""
         for folder, state in self._directories.items():
             if folder not in listings:
@@ -488,7 +342,7 @@ class Save:
                 for entry in state.entries:
                     self._require(entry, join(folder, entry.name))
 
-    def _build_directory(self, folder: bytes, listing: _Listing, before: DirectoryState | None) -> DirectoryState:
+    def _build_directory(self, folder: bytes, listing: Listing, before: DirectoryState | None) -> DirectoryState:
         entries = []
         files = 0
         for name, item in listing.items():
@@ -509,7 +363,7 @@ class Save:
 
     # -- telling -------------------------------------------------------------------------------------------------
 
-    def _warn_of_size(self, waiting: list[_Item]) -> None:
+    def _warn_of_size(self, waiting: list[Item]) -> None:
         total = sum(item.stat.size for item in waiting)
         if total <= _ASK_BYTES:
             return

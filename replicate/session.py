@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from replicate.base import load_base
 from replicate.capture import Capture, storable
 from replicate.errors import ConflictError, InvalidInputError, SessionError
 from replicate.history import ExperimentHistory
@@ -18,7 +19,8 @@ from replicate.refs import CommitRecord
 from replicate.refs.store import packset_of
 from replicate.reporting import Reporter
 from replicate.repository import Repository
-from replicate.saving import NamedPath, Save, Saved, load_base
+from replicate.saving import Save, Saved
+from replicate.selection import NamedPath
 from replicate.values import check_primary_metric, check_step, mask, normalise
 
 _MAX_MESSAGE = 2_000

@@ -1,0 +1,110 @@
+"""The command line: a command is a file, loaded when it is called. Floor 9.
+
+Data goes to stdout, everything else to stderr. The one place where errors become exit codes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from replicate import __version__
+from replicate.errors import ReplicateError
+
+PORCELAIN = ("checkpoint", "ls", "log", "show", "checkout", "status")
+PLUMBING = ("hash-object", "cat-file", "ls-tree", "rev-parse")
+_ALIASES = {"list": "ls", "restore": "checkout", "save": "checkpoint"}
+
+EPILOG = """\b
+Exit codes: 0 ok, 1 differences or none found, 2 usage, 3 not found, 4 conflict, 5 corruption, 6 storage,
+7 unsupported format, 10 other failure, 70 bug, 130 interrupted"""
+
+
+class Commands(click.Group):
+    """The group: finds a command's file by its name, and lists porcelain before plumbing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return [*PORCELAIN, *PLUMBING]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command."""
+        if cmd_name not in (*PORCELAIN, *PLUMBING):
+            return None
+        module = importlib.import_module(f"replicate.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; for an unknown one, suggest a near name."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            import difflib
+
+            near = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, self.list_commands(ctx), 1)), None)
+            raise click.UsageError(f"no command {name!r}" + (f"; did you mean {near!r}?" if near else ""), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the two lists of commands."""
+        for title, names in (("Commands", PORCELAIN), ("Plumbing, for scripts", PLUMBING)):
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                assert command is not None
+                rows.append((name, command.get_short_help_str(80)))
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.command(
+    cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, message="replicate %(version)s")
+@click.option("-D", "--project-directory", metavar="DIR", help="Work in the project that DIR lies in")
+@click.pass_context
+def cli(ctx: click.Context, project_directory: str | None) -> None:
+    """Version control for machine learning"""
+    ctx.obj = project_directory
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors are told on stderr."""
+    try:
+        result = cli.main(arguments, prog_name="replicate", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.ClickException as exc:
+        return _tell(exc.format_message(), _usage_hint(exc), exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _tell("interrupted", None, 130)
+    except ReplicateError as exc:
+        return _tell(exc.message, exc.hint, exc.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception:  # noqa: BLE001 (the last resort: tell it and give the code of a bug)
+        traceback.print_exc()
+        return _tell("this is a bug in replicate", "please report it with the lines above", 70)
+    return result if isinstance(result, int) else 0
+
+
+def _usage_hint(exc: click.ClickException) -> str | None:
+    context = getattr(exc, "ctx", None)
+    return f"see `{context.command_path} --help`" if context else None
+
+
+def _tell(message: str, hint: str | None, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code

@@ -45,15 +45,19 @@ class ObjectIndex:
         self._boot = boot
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._is_empty = False
         self._checked: dict[int, tuple[ObjectID, int] | None] = {}
 
     def begin_save(self) -> None:
         """Forget which packs were found in order: the next hit looks again."""
         with self._lock:
             self._checked.clear()
+            self._is_empty = self._run(lambda db: db.execute("SELECT 1 FROM packs LIMIT 1").fetchone()) is None
 
     def find(self, object_id: ObjectID) -> Sequence[Place]:
         """Return the places of an object that may be relied on. See `Locations.find`."""
+        if self._is_empty:
+            return []
         return [place for place in self._candidates(object_id) if self._names_it(place)]
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[tuple[ObjectID, int]]:
@@ -70,7 +74,9 @@ class ObjectIndex:
 
     def add(self, pack: ObjectID, pack_bytes: int, entries: Iterable[Entry], *, durable: bool) -> None:
         """Record a pack that lies in the store. `durable`: its bytes and name were synced when it was written."""
-        rows = [(e.object_id, e.kind, e.encoding, e.depth, e.offset, e.length, e.raw_length) for e in entries]
+        rows = sorted((e.object_id, e.kind, e.encoding, e.depth, e.offset, e.length, e.raw_length) for e in entries)
+
+        self._is_empty = False
 
         def insert(db: sqlite3.Connection) -> None:
             with db:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from replicate.errors import CorruptionError
+from replicate.errors import CorruptionError, InvalidInputError
 from replicate.objects import canonical
 from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, zstd
 from replicate.objects.ids import ID_BYTES, Kind, ObjectID, object_id
 from replicate.objects.pack import (
+    ENTRY,
     FRAME,
     MAX_PACK_BYTES,
     Entry,
@@ -24,6 +25,7 @@ from replicate.objects.pack import (
 from replicate.transport import Transport
 
 MAX_OLDER = 16
+MAX_LOCATED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,16 @@ class FrameRef:
         return [bytes(self.pack), self.offset, self.length]
 
     @classmethod
-    def decode(cls, value: object, where: str) -> FrameRef:
-        """Read the array of SPEC §8; `CorruptionError` for anything else."""
+    def decode(cls, value: object, where: str, holder: ObjectID | None = None) -> FrameRef:
+        """Read the array of SPEC §8; `CorruptionError` for anything else. An empty pack id stands for `holder`."""
         if (
             isinstance(value, list)
             and len(value) == 3
             and isinstance(value[0], bytes)
-            and len(value[0]) == ID_BYTES
+            and (len(value[0]) == ID_BYTES or (holder is not None and not value[0]))
             and all(type(item) is int and 0 <= item <= MAX_PACK_BYTES for item in value[1:])
         ):
-            return cls(ObjectID(value[0]), value[1], value[2])
+            return cls(ObjectID(value[0] or holder), value[1], value[2])
         raise CorruptionError(f"{where} is damaged: not [pack, offset, length]", where=where)
 
 
@@ -70,13 +72,18 @@ class Locator:
     whole: int = 0
 
     def encode(self) -> bytes:
-        """Return the canonical map of SPEC §8."""
-        by_pack: dict[tuple[bytes, int], list[Entry]] = defaultdict(list)
+        """Return the canonical map of SPEC §8; `InvalidInputError` when it holds more objects than a reader accepts."""
+        if len(self.own) + len(self.places) > MAX_LOCATED:
+            count = len(self.own) + len(self.places)
+            raise InvalidInputError(f"a commit of {count:,} objects is too large; at most {MAX_LOCATED:,} can be saved")
+        by_pack: dict[bytes, list[Entry]] = defaultdict(list)
+        sizes: dict[bytes, int] = {}
         for place in self.places:
-            by_pack[(bytes(place.pack), place.pack_bytes)].append(place.entry)
+            by_pack[place.pack].append(place.entry)
+            sizes[place.pack] = max(place.pack_bytes, sizes.get(place.pack, 0))  # one of them may not know it
         if self.own:
-            by_pack[(b"", 0)] = list(self.own)
-        packs = [[pack, size, encode_entries(entries)] for (pack, size), entries in sorted(by_pack.items())]
+            by_pack[b""] = list(self.own)
+        packs = [[pack, sizes.get(pack, 0), encode_entries(by_pack[pack])] for pack in sorted(by_pack)]
         return canonical.encode(
             {
                 "v": 1,
@@ -95,24 +102,34 @@ class Locator:
             return CorruptionError(f"{where} is damaged: {why}", where=where)
 
         fields = canonical.decode(data, where)
-        if not isinstance(fields, dict) or fields.get("v") != 1 or not isinstance(fields.get("packs"), list):
+        if not isinstance(fields, dict) or type(fields.get("v")) is not int or fields["v"] != 1:
             raise damaged("not a locator")
+        if not isinstance(fields.get("packs"), list):
+            raise damaged("it names no packs")
         older, total, whole = fields.get("older"), fields.get("total"), fields.get("whole")
         if not isinstance(older, list) or len(older) > MAX_OLDER:
             raise damaged(f"it names more than {MAX_OLDER} older locators")
-        if type(total) is not int or type(whole) is not int:
+        if type(total) is not int or type(whole) is not int or total < 0 or whole < 0:
             raise damaged("it has no totals")
-        places = []
+        places: list[Place] = []
+        previous: bytes | None = None
         for section in fields["packs"]:
             if not (isinstance(section, list) and len(section) == 3 and isinstance(section[0], bytes)):
                 raise damaged("not [pack, size, entries]")
             pack, size, table = section
             if type(size) is not int or not isinstance(table, bytes) or len(pack) not in (0, ID_BYTES):
                 raise damaged("not [pack, size, entries]")
+            if size < 0 or (size and not pack):
+                raise damaged("a pack has a wrong size")
+            if previous is not None and pack <= previous:
+                raise damaged("its packs are not in order")
+            previous = pack
+            if len(places) + len(table) // ENTRY.size > MAX_LOCATED:
+                raise damaged(f"it locates more than {MAX_LOCATED:,} objects")
             name, size = (ObjectID(pack), size) if pack else (holder, holder_bytes)
             limit = size if 0 < size <= MAX_PACK_BYTES else MAX_PACK_BYTES
             places += [Place(name, size, entry) for entry in decode_entries(table, where, limit=limit)]
-        return cls((), tuple(places), tuple(FrameRef.decode(ref, where) for ref in older), total, whole)
+        return cls((), tuple(places), tuple(FrameRef.decode(ref, where, holder) for ref in older), total, whole)
 
 
 def read_framed(transport: Transport, ref: FrameRef, kind: Kind) -> tuple[ObjectID, bytes]:
@@ -126,7 +143,7 @@ def read_framed(transport: Transport, ref: FrameRef, kind: Kind) -> tuple[Object
     if len(data) != ref.length or ref.length < FRAME.size:
         raise damaged("the pack is cut short")
     _, found, encoding, depth, _, raw_length, _, digest, _ = FRAME.unpack_from(data)
-    if found != kind or encoding not in (Encoding.RAW, Encoding.ZSTD) or raw_length > MAX_RAW_BYTES:
+    if found != kind or encoding not in (Encoding.RAW, Encoding.ZSTD) or depth or raw_length > MAX_RAW_BYTES:
         raise damaged("the frame is of another kind")
     entry = Entry(ObjectID(digest), found, encoding, depth, ref.offset, ref.length, raw_length)
     payload = frame_payload(data, entry, where)

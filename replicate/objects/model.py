@@ -212,28 +212,16 @@ def _too_large(fields: Mapping[str, Any], size: int) -> InvalidInputError:
     )
 
 
-_KNOWN = frozenset(
-    [
-        "v",
-        "kind",
-        "tree",
-        "parents",
-        "author",
-        "time",
-        "nonce",
-        "params",
-        "command",
-        "name",
-        "tags",
-        "primary_metric",
-        "experiment",
-        "seq",
-        "step",
-        "metrics",
-        "unstable",
-        "skipped",
-    ]
-)
+_COMMON_KEYS = frozenset(["v", "kind", "tree", "parents", "author", "time", "primary_metric", "unstable", "skipped"])
+_ROOT_KEYS = _COMMON_KEYS | {"nonce", "params", "command", "name", "tags"}
+_CHECKPOINT_KEYS = _COMMON_KEYS | {"experiment", "seq", "step", "metrics"}
+
+
+def _is_value(value: Any) -> bool:
+    """Tell whether a decoded value may stand in params and metrics: no bytes in it."""
+    if isinstance(value, dict):
+        return all(map(_is_value, value.values()))
+    return all(map(_is_value, value)) if isinstance(value, list) else type(value) is not bytes
 
 
 def decode_commit(data: bytes, where: str) -> Commit:
@@ -245,7 +233,7 @@ def decode_commit(data: bytes, where: str) -> Commit:
     if len(data) > MAX_COMMIT_BYTES:
         raise damaged(f"{len(data):,} bytes is too large for a commit")
     fields = canonical.decode(data, where)
-    if not isinstance(fields, dict) or fields.get("v") != 1:
+    if not isinstance(fields, dict) or type(fields.get("v")) is not int or fields["v"] != 1:
         raise damaged("not a commit")
 
     def get(key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
@@ -264,10 +252,16 @@ def decode_commit(data: bytes, where: str) -> Commit:
             raise damaged(f"{key} is not a list of text")
         return tuple(value)
 
+    def values(key: str) -> Mapping[str, Any]:
+        value: dict[str, Any] = get(key, dict)
+        if not _is_value(value):
+            raise damaged(f"{key} holds bytes")
+        return value
+
     def paths(key: str) -> PathList | None:
-        value = fields.get(key)
-        if value is None:
+        if key not in fields:
             return None
+        value = fields[key]
         if not (
             isinstance(value, dict)
             and type(value.get("count")) is int
@@ -278,19 +272,26 @@ def decode_commit(data: bytes, where: str) -> Commit:
         return PathList(value["count"], tuple(value["paths"]))
 
     is_root = fields.get("kind") == "root"
+    known = _ROOT_KEYS if is_root else _CHECKPOINT_KEYS
     if not is_root and fields.get("kind") != "checkpoint":
         raise damaged(f"kind {fields.get('kind')!r} is not known")
-    primary = fields.get("primary_metric")
-    if primary is not None:
-        primary = texts(primary, "primary_metric")
+    primary: tuple[str, ...] = ()
+    if "primary_metric" in fields:
+        primary = texts(fields["primary_metric"], "primary_metric")
         if len(primary) != 2 or primary[1] not in ("minimize", "maximize"):
             raise damaged("primary_metric is not [name, goal]")
     seq = 0 if is_root else get("seq", int)
     parents = tuple(ids(parent) for parent in get("parents", list))
     if not is_root and (not 1 <= seq < 1 << 32 or not parents):
         raise damaged("a checkpoint has a parent and a seq of 1 or more")
-    if is_root and len(get("nonce", bytes)) != 16:
-        raise damaged("a root has a nonce of 16 bytes")
+    if is_root and (len(get("nonce", bytes)) != 16 or len(parents) > 1):
+        raise damaged("a root has a nonce of 16 bytes and at most one parent")
+    tags = texts(fields.get("tags", []), "tags") if is_root else ()
+    if list(tags) != sorted(tags):
+        raise damaged("tags are not sorted")
+    step = get("step", int) if not is_root and "step" in fields else None
+    if step is not None and not -(1 << 63) <= step < 1 << 63:
+        raise damaged(f"step {step} does not fit into 64 bits")
     return Commit(
         tree=ids(get("tree", bytes)),
         author=get("author", str),
@@ -298,17 +299,17 @@ def decode_commit(data: bytes, where: str) -> Commit:
         parents=parents,
         experiment=None if is_root else ids(get("experiment", bytes)),
         nonce=get("nonce", bytes) if is_root else b"",
-        params=get("params", dict) if is_root else {},
+        params=values("params") if is_root else {},
         command=get("command", str) if is_root else "",
         name=get("name", str) if is_root and "name" in fields else None,
-        tags=texts(fields.get("tags", []), "tags") if is_root else (),
+        tags=tags,
         primary_metric=(primary[0], primary[1]) if primary else None,
         seq=seq,
-        step=get("step", int) if not is_root and "step" in fields else None,
-        metrics={} if is_root else get("metrics", dict),
+        step=step,
+        metrics={} if is_root else values("metrics"),
         unstable=paths("unstable"),
         skipped=paths("skipped"),
-        extra={key: value for key, value in fields.items() if key not in _KNOWN},
+        extra={key: value for key, value in fields.items() if key not in known},
     )
 
 

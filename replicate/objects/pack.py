@@ -15,13 +15,13 @@ import zstandard
 from blake3 import blake3
 
 from replicate.errors import CorruptionError
-from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, zstd
+from replicate.objects.codecs import zstd
 from replicate.objects.ids import Buffer, ObjectID, pack_id
 from replicate.transport import Transport
 
 PACK_BYTES = 68 << 20
 MAX_PACK_BYTES = 256 << 20
-HEADER = struct.Struct("<8sH6x16s")
+HEADER = struct.Struct("<8sH6s16s")
 FRAME = struct.Struct("<4sBBBBQQ32sI")
 ENTRY = struct.Struct("<32sBBBBIIQ")
 TRAILER = struct.Struct("<QIIII32s8s")
@@ -104,7 +104,7 @@ class PackBuffer:
 
     def seal(self, nonce: bytes, *, is_meta: bool) -> tuple[ObjectID, memoryview]:
         """Finish the pack and return its id and its bytes, valid until `clear`."""
-        HEADER.pack_into(self._data, 0, PACK_MAGIC, FLAG_META if is_meta else 0, nonce)
+        HEADER.pack_into(self._data, 0, PACK_MAGIC, FLAG_META if is_meta else 0, bytes(6), nonce)
         table = encode_entries(self.entries)
         footer = zstandard.ZstdCompressor(level=1).compress(table)
         trailer = TRAILER.pack(
@@ -148,12 +148,10 @@ def decode_entries(table: bytes, where: str, *, limit: int = MAX_PACK_BYTES) -> 
         if (digest, kind) <= previous:
             raise damaged("the entry table is not in order")
         previous = (digest, kind)
-        if zero or not 1 <= kind <= 5:
-            raise damaged("an entry is of no known kind")
+        if zero:
+            raise damaged("a reserved byte of an entry is not zero")
         if offset < HEADER.size or length < FRAME.size or offset + length > limit:
             raise damaged("an entry lies outside of the pack")
-        if raw_length > MAX_RAW_BYTES and encoding != Encoding.CONCAT:
-            raise damaged(f"an object of {raw_length:,} bytes is too large")
         entries.append(Entry(ObjectID(digest), kind, encoding, depth, offset, length, raw_length))
     return entries
 
@@ -217,7 +215,7 @@ def read_footer(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
         raise damaged("it has no trailer")
     if offset < HEADER.size or offset + stored + TRAILER.size != pack_bytes:
         raise damaged("its footer and trailer do not fill it")
-    if table_bytes != count * ENTRY.size or count > _MAX_ENTRIES:
+    if table_bytes != count * ENTRY.size or HEADER.size + count * FRAME.size > offset:
         raise damaged("its trailer lies about the number of entries")
     if stored + TRAILER.size > len(tail):
         tail = transport.get(key, offset, pack_bytes)
@@ -225,13 +223,27 @@ def read_footer(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
     if len(footer) != stored or blake3(footer).digest() != digest:
         raise damaged("its footer does not match its hash")
     table = zstd.decompress(footer, table_bytes, f"pack {pack.hex()}")
-    return decode_entries(table, f"pack {pack.hex()}", limit=offset)
+    entries = decode_entries(table, f"pack {pack.hex()}", limit=offset)
+    end = HEADER.size
+    for entry in sorted(entries, key=lambda one: one.offset):
+        if entry.offset != end:
+            raise damaged("its frames do not lie one after another")
+        end += entry.length
+    if end != offset:
+        raise damaged("its frames do not reach to its footer")
+    return entries
 
 
 def verify_pack(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[Entry]:
-    """Return a pack's entries after checking its footer and the checksum of every frame; reads the whole pack once."""
+    """Return a pack's entries after checking header, footer, name and every frame's checksum; reads it whole, once."""
     entries = read_footer(transport, pack, pack_bytes)
-    data = memoryview(transport.get(pack_key(pack)))
+    key = pack_key(pack)
+    data = memoryview(transport.get(key, 0, pack_bytes))
+    if pack_id(data) != pack:
+        raise CorruptionError(f"pack {pack.hex()} is damaged: its bytes do not match its name", where=key)
+    magic, flags, reserved, _ = HEADER.unpack_from(data)
+    if magic != PACK_MAGIC or flags & ~FLAG_META or any(reserved):
+        raise CorruptionError(f"pack {pack.hex()} is damaged: its header is not one of format 1", where=key)
     for entry in entries:
         frame_payload(data[entry.offset : entry.offset + entry.length], entry, f"pack {pack.hex()}")
     return entries

@@ -233,6 +233,14 @@ class ObjectWriter:
         self._current.add(kind, encoding, 0, raw_length, wanted, payload)
         self._new.add(wanted)
 
+    def flush(self) -> None:
+        """Begin to put what small blobs there are, unless they are few enough for the meta pack; does not wait."""
+        with self._lock:
+            if self._small.used >= INLINE_BYTES:
+                full, self._small = self._small, self._take_buffer()
+                self._current = self._small
+                self._start_put(full, is_meta=False)
+
     def _end_own_packs(self) -> None:
         assert self._own is not None
         with self._lock:

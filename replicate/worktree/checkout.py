@@ -103,7 +103,7 @@ class Checkout:
         reporter: Reporter,
         *,
         is_retained: Callable[[ObjectID], bool],
-        known: Callable[[bytes, Stat], ObjectID | None] = lambda path, stat: None,
+        known: Callable[[bytes, os.stat_result], ObjectID | None] = lambda path, stat: None,
     ) -> None:
         self._objects = objects
         self._target = os.fsencode(os.path.realpath(target))
@@ -252,7 +252,7 @@ class Checkout:
         try:
             if mode is Mode.SYMLINK:
                 return blob_id(os.readlink(full))
-            known = self._known(path, Stat.of(info))
+            known = self._known(path, info)
             return known if known is not None else hash_file(full)
         except OSError:
             return None

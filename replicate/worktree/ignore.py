@@ -7,6 +7,7 @@ environments, and files that usually hold secrets. A path that the user names is
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ _SECRETS = (
 ).split()
 _SECRET = re.compile("|".join(fnmatch.translate(pattern) for pattern in _SECRETS).encode())
 _TEMPORARY_PREFIX = b".replicate-tmp-"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def is_secret(name: bytes) -> bool:
@@ -59,7 +61,11 @@ class IgnoreRules:
         # pathspec takes 20 ms to import; a worktree without ignore files does not need it.
         from pathspec import GitIgnoreSpec
 
-        spec = GitIgnoreSpec.from_lines(text.decode("utf-8", "surrogateescape").splitlines())
+        patterns = []
+        for line in text.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogateescape").split("\n"):
+            with contextlib.suppress(ValueError):  # a line that is no pattern ignores nothing
+                patterns += GitIgnoreSpec.from_lines([line.removesuffix("\r")]).patterns
+        spec = GitIgnoreSpec(patterns)
         return IgnoreRules((*self._specs, (folder + b"/" if folder else b"", spec)))
 
     def ignores(self, path: bytes, *, is_directory: bool) -> bool:

@@ -68,12 +68,21 @@ class Index:
             with contextlib.suppress(sqlite3.Error):
                 self._load(path)
 
-    def lookup(self, path: bytes, stat: Stat) -> ObjectID | None:
+    def lookup(self, path: bytes, info: os.stat_result) -> ObjectID | None:
         """Return the blob that a file holds, if its stat proves it."""
         entry = self._entries.get(path)
-        if entry is not None and not entry.racy and entry.stat == stat:
-            return entry.object_id
-        return None
+        if (
+            entry is None
+            or entry.racy
+            or entry.stat != (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+        ):
+            return None
+        return entry.object_id
+
+    def lookup_stat(self, path: bytes, stat: Stat) -> ObjectID | None:
+        """Return the blob that a file holds, if its stat tuple proves it."""
+        entry = self._entries.get(path)
+        return entry.object_id if entry is not None and not entry.racy and entry.stat == stat else None
 
     def update(self, path: bytes, stat: Stat, object_id: ObjectID, *, read_at_ns: int, grain_ns: int) -> None:
         """Remember what a file held. `read_at_ns` is the file system's time before it was read."""

@@ -58,3 +58,24 @@ def open_file(path: bytes) -> Iterator[OpenFile]:
         yield OpenFile(fd, Stat.of(info))
     finally:
         os.close(fd)
+
+
+def read_small(path: bytes, limit: int) -> tuple[bytes, Stat, Stat]:
+    """Return a small file's bytes and its stats before and after; as `open_file`, in one go.
+
+    `ChangedWhileRead` when it is shorter than its stat says, or by now longer than `limit`.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        before = os.fstat(fd)
+        if not stat_bits.S_ISREG(before.st_mode):
+            raise OSError(0, "not a regular file any more")
+        if before.st_size > limit:
+            raise ChangedWhileRead
+        data = os.read(fd, before.st_size) if before.st_size else b""
+        after = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if len(data) != before.st_size:
+        raise ChangedWhileRead
+    return data, Stat.of(before), Stat.of(after)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from replicate.objects.model import Mode
 from replicate.worktree.ignore import IGNORE_FILE, IgnoreRules, is_built_in, is_environment, is_secret
-from replicate.worktree.index import Stat
 
 _MAX_IGNORE_BYTES = 1 << 20
 
@@ -29,7 +28,7 @@ class Scan:
         unreadable: Directories that could not be listed, with the reason.
     """
 
-    directories: dict[bytes, dict[bytes, tuple[Mode, Stat]]] = field(default_factory=dict)
+    directories: dict[bytes, dict[bytes, tuple[Mode, os.stat_result]]] = field(default_factory=dict)
     secrets: list[bytes] = field(default_factory=list)
     special: list[bytes] = field(default_factory=list)
     unreadable: list[tuple[bytes, str]] = field(default_factory=list)
@@ -77,7 +76,7 @@ class Scanner:
             self._walk(path, IgnoreRules(), found, use_rules=not path)
         if path:
             folder, _, name = path.rpartition(b"/")
-            found.directories.setdefault(folder, {})[name] = (mode, Stat.of(info))
+            found.directories.setdefault(folder, {})[name] = (mode, info)
         return True
 
     def _walk(self, top: bytes, rules: IgnoreRules, found: Scan, *, use_rules: bool) -> None:
@@ -108,7 +107,7 @@ class Scanner:
         entry: os.DirEntry[bytes],
         folder: bytes,
         rules: IgnoreRules,
-        here: dict[bytes, tuple[Mode, Stat]],
+        here: dict[bytes, tuple[Mode, os.stat_result]],
         found: Scan,
         descend: Callable[[tuple[bytes, IgnoreRules]], None],
     ) -> None:
@@ -129,7 +128,7 @@ class Scanner:
         if mode is None:
             found.special.append(path)
             return
-        here[name] = (mode, Stat.of(info))
+        here[name] = (mode, info)
         if mode is Mode.DIRECTORY:
             descend((path, rules))
 

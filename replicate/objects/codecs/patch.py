@@ -13,7 +13,6 @@ from replicate.errors import CorruptionError
 from replicate.objects.codecs import zstd
 from replicate.objects.ids import ID_BYTES, Buffer, ObjectID
 
-
 MIN_BYTES = 4 << 10
 
 

@@ -1,0 +1,55 @@
+"""Results as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.results import Result, ratios
+
+_HEAD = ("", "", "call", "process", "cpu", "peak", "stored", "files")
+
+
+def machine_text(machine: Mapping[str, str]) -> str:
+    """Return the machine in one paragraph."""
+    return "\n".join(f"{name:12} {value}" for name, value in machine.items())
+
+
+def result_text(result: Result) -> str:
+    """Return a workload's rows, ratios and targets."""
+    lines: list[Sequence[str]] = [_HEAD]
+    for row in result.rows:
+        value = row.values()
+        lines.append(
+            (
+                row.operation,
+                row.tool,
+                *(_seconds(value[name]) for name in ("call", "wall", "cpu")),
+                _megabytes(value["peak"]) or "-",
+                _megabytes(value["allocated"]),
+                "" if value["files"] is None else f"{value['files']:,.0f}",
+            )
+        )
+    for left, right in result.comparisons:
+        names = (left.operation, f"{left.tool} / {right.tool}" if left.tool != right.tool else f"/ {right.operation}")
+        lines.append((*names, *("" if one is None else f"{one:.2f}x" for one in ratios(left, right).values())))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    text = [f"{result.name}: {result.about}", ""]
+    for line in lines:
+        left_cells = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
+        right_cells = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
+        text.append("  ".join([*left_cells, *right_cells]).rstrip())
+    text.append("")
+    for target in result.targets:
+        verdict = "ok    " if target.is_met else "MISSED"
+        text.append(f"{verdict} {target.text}: {target.value:.2f} {target.unit}, at most {target.limit:.2f}")
+    return "\n".join(text)
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.1f} ms"
+
+
+def _megabytes(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e6:.1f} MB"

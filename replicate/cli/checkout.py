@@ -1,0 +1,80 @@
+"""`replicate checkout`: bring a commit's files back."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import click
+
+from replicate.cli.options import directory_option, find, json_option, open_history, quiet_option
+from replicate.cli.render import echo_json
+from replicate.console import ConsoleReporter
+from replicate.errors import InvalidInputError
+from replicate.restoring import checkout
+from replicate.revisions import label
+from replicate.text import format_bytes, format_seconds, plural
+
+
+@click.command()
+@click.argument("revision")
+@click.argument("paths", nargs=-1)
+@click.option("-o", "--output-directory", "output", metavar="DIR", help="Restore into DIR, not into the worktree")
+@click.option("--path", "more_paths", multiple=True, metavar="PATH", help="Restore only PATH; as PATHS")
+@click.option("-f", "--force", is_flag=True, help="Overwrite changes that are in no checkpoint")
+@click.option("--exact", is_flag=True, help="Remove files that the commit does not have, unless they are ignored")
+@quiet_option
+@json_option
+@directory_option
+def command(
+    revision: str,
+    paths: tuple[str, ...],
+    output: str | None,
+    more_paths: tuple[str, ...],
+    force: bool,
+    exact: bool,
+    quiet: bool,
+    as_json: bool,
+    directory: str,
+) -> None:
+    """Restore the files of a commit, or only PATHS of it
+
+    PATHS are those in the commit: relative to the project, with `/`. Files that are equal are not touched, other files
+    stay. Nothing is written if changes that are in no checkpoint would be lost.
+    """
+    repository, history = open_history(directory)
+    found = find(history, revision)
+    wanted = [os.fsencode(path).strip(b"/") for path in (*paths, *more_paths)]
+    if found.path:
+        wanted.append(os.fsencode(found.path).strip(b"/"))
+    if exact and wanted:
+        raise InvalidInputError("--exact restores a whole commit; it does not go with paths")
+    target = os.path.abspath(output) if output else repository.project.root
+    reporter = ConsoleReporter(quiet=quiet)
+    started = time.monotonic()
+    done = checkout(repository, found.record, target, reporter, paths=wanted, force=force, exact=exact)
+    if as_json:
+        echo_json(
+            {
+                "id": found.record.commit_id.hex(),
+                "directory": target,
+                "paths": done.paths,
+                "written": done.written,
+                "removed": done.removed,
+                "bytes": done.size_bytes,
+            }
+        )
+        return
+    parts = [f"checked out {label(found.record)} into {_shown(target)}"]
+    parts.append(f"{plural(done.written, 'file')} written, {format_bytes(done.size_bytes)}")
+    if done.removed:
+        parts.append(f"{done.removed:,} removed")
+    parts.append(format_seconds(time.monotonic() - started))
+    reporter.notice(" · ".join(parts))
+    if not wanted:
+        reporter.notice(f"it was made by: {found.experiment.root.commit.command}")
+
+
+def _shown(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative

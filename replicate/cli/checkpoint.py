@@ -1,0 +1,116 @@
+"""`replicate checkpoint`: save from a shell."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from replicate.capture import capture
+from replicate.cli.options import directory_option, find, json_option, parse_pairs, quiet_option
+from replicate.cli.render import echo_json
+from replicate.config import find_project, new_project
+from replicate.console import ConsoleReporter
+from replicate.errors import ConflictError, InvalidInputError
+from replicate.experiment import Checkpoint, describe_saved, status
+from replicate.history import ExperimentHistory, History
+from replicate.host import Host
+from replicate.refs import CommitRecord
+from replicate.repository import Repository
+from replicate.revisions import check_experiment_name
+from replicate.session import Session, select_paths
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--step", type=int, help="Step; one more than the last by default")
+@click.option("-m", "--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="A metric; may be repeated")
+@click.option("--primary-metric", "primary", metavar="NAME:GOAL", help="What `best` means: loss:minimize")
+@click.option("--metrics-only", is_flag=True, help="Save no file")
+@click.option("-e", "--experiment", metavar="REVISION", help="Continue this experiment, or this checkpoint")
+@click.option("--new", is_flag=True, help="Start a new experiment")
+@click.option("--name", help="Start a new experiment with this name")
+@click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A param of a new experiment")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of a new experiment")
+@quiet_option
+@json_option
+@directory_option
+def command(
+    paths: tuple[str, ...],
+    step: int | None,
+    metrics: tuple[str, ...],
+    primary: str | None,
+    metrics_only: bool,
+    experiment: str | None,
+    new: bool,
+    name: str | None,
+    params: tuple[str, ...],
+    tags: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+    directory: str,
+) -> None:
+    """Save the worktree, or only PATHs of it, with step and metrics
+
+    Continues the experiment that the worktree was last saved in or checked out from (`replicate status` tells), or
+    starts one when there is none, or with --new, --name, --param or --tag.
+    """
+    new = new or bool(name or params or tags)
+    if experiment and new:
+        raise click.UsageError("-e continues an experiment; it does not go with --new, --name, --param or --tag")
+    if metrics_only and paths:
+        raise click.UsageError("--metrics-only saves no file; it does not go with PATHs")
+    values = parse_pairs(metrics, "--metric")
+    goal = _parse_primary(primary)
+    reporter = ConsoleReporter(quiet=quiet)
+    project = find_project(directory)
+    if project is None:
+        project = new_project(directory)
+        reporter.notice(f"new project: checkpoints are stored in {project.store}")
+    selection = () if metrics_only else (select_paths(project.root, os.getcwd(), paths) if paths else None)
+    repository = Repository(project, Host(), reporter)
+    repository.create()
+    continued = None if new else _continued(repository, experiment)
+    session = Session(repository, reporter, capture(repository.host, project.root))
+    if continued is None:
+        session.begin(parse_pairs(params, "--param"), check_experiment_name(name) if name else None, tags, goal, None)
+        reporter.notice(f"experiment {session.experiment_id.short}{' ' + name if name else ''}")
+    else:
+        session.resume(*continued)
+    try:
+        saved = session.checkpoint(selection, step, values, goal)
+    except BaseException as exc:
+        session.end("failed", exception=exc)
+        raise
+    session.end("finished")
+    record = saved.base.record
+    reporter.notice(describe_saved(record, record.commit.primary_metric))
+    if as_json:
+        echo_json(Checkpoint(repository, record, reporter).to_json())
+
+
+def _parse_primary(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    name, colon, goal = text.rpartition(":")
+    if not colon:
+        raise InvalidInputError(f"--primary-metric {text}: it must be NAME:minimize or NAME:maximize")
+    return name, goal
+
+
+def _continued(repository: Repository, experiment: str | None) -> tuple[ExperimentHistory, CommitRecord] | None:
+    """Return the experiment to be continued and the commit to go on from; None when there is none."""
+    history = History(repository.refs.list())
+    if experiment is not None:
+        found = find(history, experiment, plumbing=True)
+        return found.experiment, found.experiment.heads[-1] if found.is_whole_experiment else found.record
+    head = repository.read_head()
+    of_head = history.experiment(head.name.experiment) if head else None
+    if head is None or of_head is None:
+        return None
+    if status(of_head, repository) == "running":
+        raise ConflictError(
+            f"experiment {of_head.experiment_id.short} is running; a checkpoint from here would fork it",
+            hint=f"start another with --new, or fork it with -e {of_head.experiment_id.short}",
+        )
+    return of_head, head

@@ -1,0 +1,66 @@
+"""`replicate ls-tree`: the entries of a tree."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+import click
+
+from replicate.cli.cat_file import find_object
+from replicate.cli.options import directory_option, json_option, open_history
+from replicate.cli.render import echo_json, json_path, quote_path
+from replicate.errors import PathNotFoundError
+from replicate.objects.ids import Kind
+from replicate.objects.model import Mode, TreeEntry
+from replicate.worktree.checkout import iter_tree
+
+_NAMES = {Mode.FILE: "file", Mode.EXECUTABLE: "exec", Mode.SYMLINK: "link", Mode.DIRECTORY: "tree"}
+
+
+@click.command()
+@click.argument("name", metavar="TREE")
+@click.option("-r", "recursive", is_flag=True, help="List what is in folders too; folders themselves only when empty")
+@click.option("-z", "with_nul", is_flag=True, help="End entries with NUL and do not quote names")
+@click.option("--name-only", is_flag=True, help="Print paths only")
+@json_option
+@directory_option
+def command(name: str, recursive: bool, with_nul: bool, name_only: bool, as_json: bool, directory: str) -> None:
+    """List a tree: mode, size, id and path of each entry
+
+    TREE is a revision, REVISION:PATH, or a tree's id. Modes are file, exec, link and tree.
+    """
+    repository, history = open_history(directory)
+    objects, wanted, kind = find_object(repository, history, name)
+    if kind is Kind.COMMIT:
+        wanted = objects.read_commit(wanted).tree
+    elif kind is Kind.BLOB:
+        raise PathNotFoundError(f"{name} is a file, not a folder", hint="`replicate cat-file` prints it")
+    entries: Iterable[tuple[bytes, TreeEntry]]
+    if recursive:
+        listed = list(iter_tree(objects, wanted))
+        filled = {path.rpartition(b"/")[0] for path, _ in listed}
+        entries = [(path, entry) for path, entry in listed if entry.mode is not Mode.DIRECTORY or path not in filled]
+    else:
+        entries = [(entry.name, entry) for entry in objects.read_tree(wanted)]
+    if as_json:
+        echo_json(
+            [
+                {
+                    **json_path(path),
+                    "mode": _NAMES[entry.mode],
+                    "bytes": entry.size_bytes,
+                    "id": entry.object_id.hex(),
+                }
+                for path, entry in entries
+            ]
+        )
+        return
+    out = sys.stdout.buffer
+    sys.stdout.flush()
+    for path, entry in entries:
+        shown = path if with_nul else os.fsencode(quote_path(path))
+        head = b"" if name_only else f"{_NAMES[entry.mode]} {entry.size_bytes} {entry.object_id.hex()}\t".encode()
+        out.write(head + shown + (b"\0" if with_nul else b"\n"))
+    out.flush()

@@ -1,0 +1,61 @@
+"""`replicate status`: where checkpoints go, and what the worktree has that the last one does not."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from replicate.cli.options import directory_option, json_option, open_history
+from replicate.cli.render import Cell, echo_json, echo_table, json_path, quote_path
+from replicate.comparing import compare_worktree
+from replicate.experiment import status
+from replicate.revisions import label
+from replicate.text import plural
+
+_SHOWN = 50
+
+
+@click.command()
+@json_option
+@directory_option
+def command(as_json: bool, directory: str) -> None:
+    """Show where checkpoints go and what changed in the worktree
+
+    M modified, A not in the commit yet, D deleted; compared with the commit that was saved or checked out last.
+    """
+    repository, history = open_history(directory)
+    head = repository.read_head()
+    changes = compare_worktree(repository, head) if head else []
+    running = [one for one in history.experiments if status(one, repository) == "running"]
+    if as_json:
+        echo_json(
+            {
+                "project": repository.project.root,
+                "repository": repository.project.store,
+                "experiments": len(history.experiments),
+                "running": [one.experiment_id.hex() for one in running],
+                "head": head.commit_id.hex() if head else None,
+                "changes": [{"change": change.letter, **json_path(change.path)} for change in changes],
+            }
+        )
+        return
+    rows: list[list[Cell]] = [
+        ["repository", _shown(repository.project.store), plural(len(history.experiments), "experiment")]
+    ]
+    if running:
+        rows.append(["running", ", ".join(one.experiment_id.short for one in running)])
+    if head is None:
+        rows.append(["worktree", "not saved yet"])
+    else:
+        rows.append(["worktree", label(head), "with changes" if changes else "no changes"])
+    echo_table(rows)
+    for change in changes[:_SHOWN]:
+        click.echo(f"            {change.letter}  {quote_path(change.path)}")
+    if len(changes) > _SHOWN:
+        click.echo(f"            … {len(changes) - _SHOWN:,} more")
+
+
+def _shown(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative

@@ -1,0 +1,73 @@
+"""What differs between a worktree and a commit. Floor 6."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from replicate.objects.ids import ObjectID, blob_id
+from replicate.objects.model import Mode, TreeEntry
+from replicate.refs import CommitRecord
+from replicate.repository import Repository
+from replicate.worktree.checkout import hash_file, iter_tree
+from replicate.worktree.index import Index
+from replicate.worktree.scan import Scanner, join
+
+Letter = Literal["M", "A", "D"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path that differs: modified, added, or deleted in the worktree."""
+
+    letter: Letter
+    path: bytes
+
+
+def compare_worktree(repository: Repository, record: CommitRecord) -> list[Change]:
+    """Return the paths in which the worktree differs from a commit, sorted; ignored files do not count.
+
+    Files that the index vouches for are not opened; what had to be read is remembered in it.
+    """
+    root = repository.project.root
+    scan = Scanner(root, repository.excluded_paths(root)).scan()
+    index = repository.worktree_index()
+    saved = dict(iter_tree(repository.objects(record.locator), record.commit.tree))
+    changes = []
+    present = set()
+    for folder, listing in scan.directories.items():
+        for name, (mode, stat) in listing.items():
+            path = join(folder, name)
+            present.add(path)
+            entry = saved.get(path)
+            if entry is None:
+                if mode is not Mode.DIRECTORY or not scan.directories.get(path):
+                    changes.append(Change("A", path))
+            elif not _is_same(os.path.join(os.fsencode(root), path), path, mode, stat, entry, index):
+                changes.append(Change("M", path))
+    changes += [
+        Change("D", path)
+        for path, entry in saved.items()
+        if path not in present and (entry.mode is not Mode.DIRECTORY or entry.size_bytes == 0)
+    ]
+    return sorted(changes, key=lambda change: change.path)
+
+
+def _is_same(full: bytes, path: bytes, mode: Mode, stat: os.stat_result, entry: TreeEntry, index: Index) -> bool:
+    if mode is not entry.mode:
+        return False
+    if mode is Mode.DIRECTORY:
+        return True
+    if mode.is_file and stat.st_size != entry.size_bytes:
+        return False
+    return _content(full, path, mode, stat, index) == entry.object_id
+
+
+def _content(full: bytes, path: bytes, mode: Mode, stat: os.stat_result, index: Index) -> ObjectID | None:
+    try:
+        if mode is Mode.SYMLINK:
+            return blob_id(os.readlink(full))
+        return index.lookup(path, stat) or hash_file(full)
+    except OSError:
+        return None

@@ -1,0 +1,128 @@
+"""Filters (`-f "loss < 0.2"`) and sort keys (`-s loss-desc`) over experiments. Floor 7. Pure but for dates.
+
+A name means, in this order: `created` (or `started`), `step`, `user`, `host`, `command`, `status`, `name`; a metric of the
+best checkpoint (else of the latest); a param. Numbers compare as numbers, whole or not; text as text; a missing value
+equals `none` only and sorts last.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replicate.errors import InvalidInputError
+from replicate.experiment import Experiment
+
+_FILTER = re.compile(r"\s*(?P<name>[^=!<>]*[^=!<>\s])\s*(?P<op><=|>=|!=|==?|<|>)\s*(?P<value>.*\S)\s*", re.DOTALL)
+_FIELDS: dict[str, Callable[[Experiment], Any]] = {
+    "created": lambda one: one.created.timestamp(),
+    "started": lambda one: one.created.timestamp(),
+    "step": lambda one: latest.step if (latest := one.latest()) else None,
+    "user": lambda one: one.user,
+    "host": lambda one: one.host,
+    "command": lambda one: one.command,
+    "status": lambda one: one.status,
+    "name": lambda one: one.name,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition on experiments."""
+
+    name: str
+    operator: str
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Read `name op value`; `InvalidInputError` when it is none."""
+        match = _FILTER.fullmatch(text)
+        if match is None:
+            raise InvalidInputError(
+                f"{text!r} is no filter: it must be NAME OPERATOR VALUE", hint='for example -f "loss < 0.2"'
+            )
+        name, operator, value = match["name"], match["op"].replace("==", "="), match["value"]
+        return cls(name, operator, _parse_date(value) if name in ("created", "started") else parse_value(value))
+
+    def matches(self, experiment: Experiment) -> bool:
+        """Tell whether an experiment fulfils the condition."""
+        found = value_of(experiment, self.name)
+        if self.operator in ("=", "!="):
+            return _equal(found, self.value) == (self.operator == "=")
+        if found is None or self.value is None:
+            return False
+        left, right = _comparable(found), _comparable(self.value)
+        if left[0] != right[0]:
+            return False
+        return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[self.operator]
+
+
+def value_of(experiment: Experiment, name: str) -> Any:
+    """Return what a name means for an experiment, None when it has no such thing."""
+    if name in _FIELDS:
+        return _FIELDS[name](experiment)
+    checkpoint = experiment.best() or experiment.latest()
+    if checkpoint is not None and name in checkpoint.metrics:
+        return checkpoint.metrics[name]
+    return experiment.params.get(name)
+
+
+def sort_experiments(experiments: Sequence[Experiment], key: str) -> list[Experiment]:
+    """Return experiments sorted by `NAME`, `NAME-asc` or `NAME-desc`; those without a value come last."""
+    name, _, direction = key.rpartition("-")
+    if direction not in ("asc", "desc") or not name:
+        name, direction = key, "asc"
+    known = [(value, one) for one in experiments if (value := value_of(one, name)) is not None]
+    missing = [one for one in experiments if value_of(one, name) is None]
+    known.sort(key=lambda pair: _comparable(pair[0]), reverse=direction == "desc")
+    return [one for _, one in known] + missing
+
+
+def parse_value(text: str) -> Any:
+    """Return what a value typed on a command line means: none, a number, true or false, JSON, else text."""
+    lowered = text.lower()
+    if lowered in ("null", "none"):
+        return None
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if text[:1] in ("{", "[", '"'):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _parse_date(text: str) -> float:
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise InvalidInputError(f"{text!r} is no date", hint="write 2026-11-23 or 2026-11-23T14:30") from exc
+    return time.timestamp()
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if isinstance(left, bool) or isinstance(right, bool) or left is None or right is None:
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return left == right
+    return bool(left == right) or str(left) == str(right)
+
+
+def _comparable(value: Any) -> tuple[int, Any]:
+    """Return a key under which values of different types can be sorted together: numbers, then text."""
+    if isinstance(value, bool):
+        return 0, float(value)
+    if isinstance(value, int | float):
+        return (0, value) if value == value else (0, float("inf"))
+    return 1, value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,190 @@
+"""What a save is to hold: the whole worktree, or named paths in place of the base's. Floor 6.
+
+Looks at names and stats only. What the index proves to be as it was in the base is taken over as the base's entry;
+everything else becomes an `Item` that `saving` gives an object.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from replicate.base import Base
+from replicate.errors import InvalidInputError, StorageError
+from replicate.objects.ids import ObjectID
+from replicate.objects.model import Mode, TreeEntry
+from replicate.repository import Repository
+from replicate.worktree.index import Index, Stat
+from replicate.worktree.scan import Scan, Scanner, join
+
+MAX_NESTING = 1_000
+_NO_STAT = Stat(0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPath:
+    """A path that the caller named: where it goes in the tree, and the absolute path that it is read from."""
+
+    path: bytes
+    source: bytes
+
+
+@dataclass(slots=True)
+class Item:
+    """An entry of the tree to be saved that comes from the disk.
+
+    Attributes:
+        path: Where it goes in the tree.
+        mode, stat: What it was when it was listed.
+        source: Where it is read from, absolute.
+        key: What the index calls it.
+        named: Whether the caller named it, or a folder that it lies in.
+        object_id, size_bytes: Its content, once it is stored; None if it is left out.
+    """
+
+    path: bytes
+    mode: Mode
+    stat: Stat
+    source: bytes
+    key: bytes
+    named: bool
+    object_id: ObjectID | None = None
+    size_bytes: int = 0
+
+
+Listing = dict[bytes, Item | TreeEntry]
+"""A directory's entries by name: from the disk, or taken over from the base."""
+
+
+@dataclass(slots=True)
+class Selection:
+    """The directories that a save has to build.
+
+    Attributes:
+        listings: By path; b"" is the root.
+        keeps_rest: Whether directories of the base that are not listed stay as they are.
+        unreadable: Directories that could not be listed, with the reason.
+        special, secrets: Paths left out, being devices and the like, or because their names mean secrets.
+    """
+
+    listings: dict[bytes, Listing]
+    keeps_rest: bool
+    unreadable: dict[bytes, str]
+    special: list[bytes]
+    secrets: list[bytes]
+
+
+def select_worktree(repository: Repository, index: Index, base: Base | None) -> Selection:
+    """Return the whole worktree. `base` is given only if what it holds may be relied on."""
+    root = repository.project.root
+    try:
+        scan = _scanner(repository).scan()
+    except OSError as exc:
+        raise StorageError(f"cannot read {root}: {exc.strerror}", operation="read") from exc
+    top = os.path.join(os.fsencode(root), b"")
+    selection = Selection({}, False, dict(scan.unreadable), scan.special, scan.secrets)
+    lookup = index.lookup
+    for folder, entries in scan.directories.items():
+        if folder.count(b"/") >= MAX_NESTING:
+            raise _too_deep(folder)
+        state = base.directories.get(folder) if base else None
+        before = {entry.name: entry for entry in state.entries} if state else {}
+        prefix = folder + b"/" if folder else b""
+        listing: Listing = {}
+        for name, (mode, info) in entries.items():
+            entry = before.get(name)
+            path = prefix + name
+            if entry is not None and entry.mode is mode:
+                if mode is Mode.DIRECTORY:
+                    listing[name] = entry
+                    continue
+                if mode is not Mode.SYMLINK and lookup(path, info) == entry.object_id:
+                    listing[name] = entry
+                    continue
+            listing[name] = Item(path, mode, Stat.of(info), top + path, path, False)
+        selection.listings[folder] = listing
+    return selection
+
+
+def select_named(repository: Repository, base: Base | None, named_paths: tuple[NamedPath, ...]) -> Selection:
+    """Return the directories that differ from the base's because of the named paths, which may be none.
+
+    Raises:
+        InvalidInputError: A path does not exist, or cannot be saved.
+        StorageError: A folder cannot be listed.
+    """
+    selection = Selection({}, True, {}, [], [])
+    root = os.fsencode(repository.project.root)
+    listings = selection.listings
+    for named in named_paths:
+        in_worktree = named.source == os.path.join(root, named.path)
+        folder, name = (root, named.path) if in_worktree else os.path.split(named.source)
+        scanner = _scanner(repository) if in_worktree else Scanner(os.fsdecode(folder))
+        scan = Scan()
+        if not scanner.scan_named(name, scan):
+            why = "is no file, folder or link" if scan.special else "does not exist"
+            raise InvalidInputError(
+                f"cannot save {os.fsdecode(named.source)}: it {why}", hint="paths are relative to the current folder"
+            )
+        for path, why in scan.unreadable:
+            raise StorageError(f"cannot read {os.fsdecode(os.path.join(folder, path))}: {why}", operation="read")
+        selection.special += scan.special
+        selection.secrets += scan.secrets
+        above, _, leaf = name.rpartition(b"/")
+        mode, info = scan.directories.pop(above)[leaf]
+        _graft(listings, named.path, base)
+        for below, entries in scan.directories.items():
+            target = named.path + below[len(name) :]
+            if target.count(b"/") >= MAX_NESTING:
+                raise _too_deep(target)
+            source = os.path.join(folder, below, b"")
+            listings[target] = {
+                one: Item(
+                    join(target, one),
+                    found,
+                    Stat.of(stat),
+                    source + one,
+                    join(target, one) if in_worktree else source + one,
+                    True,
+                )
+                for one, (found, stat) in entries.items()
+            }
+        parent, _, leaf = named.path.rpartition(b"/")
+        key = named.path if in_worktree else named.source
+        listings[parent][leaf] = Item(named.path, mode, Stat.of(info), named.source, key, True)
+    return selection
+
+
+def _graft(listings: dict[bytes, Listing], path: bytes, base: Base | None) -> None:
+    """Make `path` free to be replaced: list its parents, which become directories, and forget what is below it."""
+    below = path + b"/"
+    for folder in [folder for folder in listings if folder == path or folder.startswith(below)]:
+        del listings[folder]
+    list_base = _lister(base)
+    folder = b""
+    listings.setdefault(folder, list_base(folder))
+    for name in path.split(b"/")[:-1]:
+        parent, folder = folder, join(folder, name)
+        entry = listings[parent].get(name)
+        if entry is None or entry.mode is not Mode.DIRECTORY:
+            listings[parent][name] = Item(folder, Mode.DIRECTORY, _NO_STAT, b"", b"", True)
+            listings[folder] = {}
+        elif folder not in listings:
+            listings[folder] = list_base(folder)
+
+
+def _lister(base: Base | None) -> Callable[[bytes], Listing]:
+    def list_base(folder: bytes) -> Listing:
+        state = base.directories.get(folder) if base else None
+        return {entry.name: entry for entry in state.entries} if state else {}
+
+    return list_base
+
+
+def _scanner(repository: Repository) -> Scanner:
+    return Scanner(repository.project.root, repository.excluded_paths(repository.project.root))
+
+
+def _too_deep(folder: bytes) -> InvalidInputError:
+    return InvalidInputError(f"{os.fsdecode(folder)[:100]}… is nested deeper than {MAX_NESTING:,} folders")
