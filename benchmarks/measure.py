@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,15 @@ def run(
     is_own = usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cpu = usage.ru_utime + usage.ru_stime
     return Sample(call, wall if whole else None, cpu if whole else None, peak if is_own else None)
+
+
+def warm_memory(size: int) -> None:
+    """Touch and free so much memory, in another process.
+
+    In a virtual machine, memory that nobody used for some seconds may have gone back to the host, and comes back at
+    0.5 GB/s: ten times slower than a copy. Whoever fills the page cache next would pay for that.
+    """
+    subprocess.run([sys.executable, "-c", "import sys; b'x' * int(sys.argv[1])", str(size)], check=True)
 
 
 def stored(folder: Path) -> Stored:

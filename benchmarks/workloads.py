@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import data
-from benchmarks.measure import Sample, run
+from benchmarks.measure import Sample, run, warm_memory
 from benchmarks.results import Result, Target, ratio
 from benchmarks.tools import Copy, Git, Replicate
 
@@ -37,7 +37,7 @@ def files(folder: Path, options: Options) -> Result:
     edited = data.make_files(work, count, flat=options.flat)
     where = "one folder" if options.flat else "200 folders"
     result = Result("files", f"{count:,} files of 200 B to 8 KB in {where}, half text, half noise; {rounds} rounds")
-    _saves(result, work, edited, rounds, git_rounds=rounds)
+    _saves(result, work, edited, rounds, git_rounds=rounds, writes=512 * MIB)
     git = Git(work)
     result.add(PACKED, git.name, git.gc(), git.stored())
     mine, theirs, copy = result.row(FIRST, "replicate"), result.row(FIRST, "git"), result.row(FIRST, Copy.name)
@@ -76,7 +76,7 @@ def large(folder: Path, options: Options) -> Result:
     result = Result(
         "large", f"{total // MIB:,} MiB of noise in 10 files, one of them rewritten; {rounds} rounds, git 1 round"
     )
-    _saves(result, work, edited, rounds, git_rounds=1)
+    _saves(result, work, edited, rounds, git_rounds=1, writes=2 * total)
     mine, copy = result.row(FIRST, "replicate"), result.row(FIRST, Copy.name)
     for other in (copy, result.row(FIRST, "git")):
         result.compare(mine, other)
@@ -138,33 +138,41 @@ WORKLOADS: dict[str, Callable[[Path, Options], Result]] = {
 }
 
 
-def _saves(result: Result, work: Path, edited: Path, rounds: int, *, git_rounds: int) -> None:
-    """Save, save again without a change, change one file, save: with replicate and git; once with cp."""
+def _saves(result: Result, work: Path, edited: Path, rounds: int, *, git_rounds: int, writes: int) -> None:
+    """Save, save again without a change, change one file, save: with replicate and git; once with cp.
+
+    `writes` is how much memory an operation may take up, page cache included.
+    """
     ours, git, copy = Replicate(work), Git(work), Copy(work)
     for number in range(rounds):
         with_git = number < git_rounds
         tools: list[Replicate | Git | Copy] = [ours, git, copy] if with_git else [ours, copy]
         for tool in _rotated(tools, number):
             tool.clear()
+            warm_memory(writes)
             result.add(FIRST, tool.name, tool.first(), tool.stored())
         _turns(
             result,
             number,
+            writes,
             [
                 (SAME, ours.name, ours.again_in_process),
                 (NEW, ours.name, ours.again),
                 *([(STATUS, git.name, git.status)] if with_git else []),
             ],
         )
-        result.add(CHANGED_SAME, ours.name, ours.again_in_process(edited))
+        _turns(result, number, writes, [(CHANGED_SAME, ours.name, lambda: ours.again_in_process(edited))])
         data.rewrite(edited)
         commit = [(COMMIT, git.name, git.commit)] if with_git else []
-        _turns(result, number, [(CHANGED_NEW, ours.name, ours.again), *commit])
+        _turns(result, number, writes, [(CHANGED_NEW, ours.name, ours.again), *commit])
     shutil.rmtree(copy.store)
 
 
-def _turns(result: Result, number: int, operations: Sequence[tuple[str, str, Callable[[], Sample]]]) -> None:
+def _turns(
+    result: Result, number: int, writes: int, operations: Sequence[tuple[str, str, Callable[[], Sample]]]
+) -> None:
     for operation, tool, measure in _rotated(operations, number):
+        warm_memory(writes)
         result.add(operation, tool, measure())
 
 

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal
 
+    from replicate.checkpoints import Checkpoint, CheckpointList, File
     from replicate.collection import ExperimentCollection
     from replicate.errors import ReplicateError
-    from replicate.experiment import Checkpoint, CheckpointList, Experiment, ExperimentList, File
+    from replicate.experiment import Experiment, ExperimentList
 
     experiments: ExperimentCollection
 
@@ -48,12 +49,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Checkpoint": "replicate.experiment",
-    "CheckpointList": "replicate.experiment",
+    "Checkpoint": "replicate.checkpoints",
+    "CheckpointList": "replicate.checkpoints",
     "Experiment": "replicate.experiment",
     "ExperimentCollection": "replicate.collection",
     "ExperimentList": "replicate.experiment",
-    "File": "replicate.experiment",
+    "File": "replicate.checkpoints",
     "ReplicateError": "replicate.errors",
 }
 
@@ -121,7 +122,7 @@ def checkpoint(
     metrics: Mapping[str, Any] | None = None,
     primary_metric: tuple[str, str] | None = None,
 ) -> Checkpoint:
-    """Save a checkpoint of the current experiment; without one, `init()` is called first. See `Experiment.checkpoint`."""
+    """Save a checkpoint of the current experiment, which is begun if there is none. See `Experiment.checkpoint`."""
     saved: Checkpoint = _recorder().checkpoint(path, step=step, metrics=metrics, primary_metric=primary_metric)
     return saved
 

@@ -16,6 +16,8 @@ from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.worktree.scan import join
 
+MAX_NESTING = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class DirectoryState:
@@ -38,12 +40,11 @@ class Base:
 
 
 def load_base(repository: Repository, record: CommitRecord) -> Base | None:
-    """Return a commit as the base of a save, or None when any of its trees is not at hand: then nothing relies on it."""
+    """Return a commit as the base of a save, or None when any of its trees is not at hand."""
     try:
         locator = read_locator(repository.transport, record.locator)
         packset = repository.refs.read_packset(record.packset)
-        directories: dict[bytes, DirectoryState] = {}
-        _load_directory(repository.objects(record.locator), record.commit.tree, b"", directories)
+        directories = _load_directories(repository.objects(record.locator), record.commit.tree)
     except (CorruptionError, NotFoundError):
         return None
     at = record.packset.at
@@ -51,17 +52,21 @@ def load_base(repository: Repository, record: CommitRecord) -> Base | None:
     return Base(record, stored, directories)
 
 
-def _load_directory(
-    objects: ObjectStore, tree: ObjectID, folder: bytes, found: dict[bytes, DirectoryState]
-) -> DirectoryState:
-    data = objects.read(tree, Kind.TREE)
-    entries = tuple(decode_tree(data, f"tree {tree.hex()}"))
-    files = 0
-    for entry in entries:
-        if entry.mode is Mode.DIRECTORY:
-            files += _load_directory(objects, entry.object_id, join(folder, entry.name), found).files
-        elif entry.mode.is_file:
-            files += 1
-    state = DirectoryState(tree, directory_size(entries), files, entries, objects.read_patch_base(tree, data))
-    found[folder] = state
-    return state
+def _load_directories(objects: ObjectStore, root: ObjectID) -> dict[bytes, DirectoryState]:
+    """Return a tree's directories by path. No recursion: they may be nested as deep as Python's stack."""
+    listed = []
+    pending = [(b"", root)]
+    while pending:
+        folder, tree = pending.pop()
+        if folder.count(b"/") >= MAX_NESTING:
+            raise CorruptionError(f"tree {root.hex()} is nested too deep", where=f"tree {root.hex()}")
+        data = objects.read(tree, Kind.TREE)
+        entries = tuple(decode_tree(data, f"tree {tree.hex()}"))
+        listed.append((folder, tree, entries, objects.read_patch_base(tree, data)))
+        pending += [(join(folder, one.name), one.object_id) for one in entries if one.mode is Mode.DIRECTORY]
+    found: dict[bytes, DirectoryState] = {}
+    for folder, tree, entries, patch_base in reversed(listed):  # what is below a directory was listed after it
+        files = sum(one.mode.is_file for one in entries)
+        files += sum(found[join(folder, one.name)].files for one in entries if one.mode is Mode.DIRECTORY)
+        found[folder] = DirectoryState(tree, directory_size(entries), files, entries, patch_base)
+    return found

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from replicate.checkpoints import Checkpoint
 from replicate.config import require_project
 from replicate.errors import RevisionNotFoundError
-from replicate.experiment import Checkpoint, Experiment, ExperimentList
+from replicate.experiment import Experiment, ExperimentList
 from replicate.history import History
 from replicate.host import Host
 from replicate.reporting import Reporter, SilentReporter
@@ -27,7 +28,7 @@ class ExperimentCollection:
         self._directory = directory
         self._reporter = reporter or SilentReporter()
 
-    def list(self, filter: Callable[[Experiment], bool] | None = None) -> ExperimentList:  # noqa: A002
+    def list(self, filter: Callable[[Experiment], bool] | None = None) -> ExperimentList:
         """Return the experiments, oldest first; with `filter`, those for which it returns true.
 
         Raises:
@@ -48,7 +49,7 @@ class ExperimentCollection:
         return Experiment(repository, resolve_experiment(history, name), self._reporter)
 
     def checkpoint(self, revision: str) -> Checkpoint:
-        """Return the checkpoint that a revision names: an id prefix, `latest`, `NAME@best`, …"""
+        """Return the checkpoint that a revision names: an id prefix, `latest`, `NAME@best` and so on."""
         repository, history = self._open()
         return Checkpoint(repository, resolve(history, revision).record, self._reporter)
 

@@ -76,7 +76,7 @@ class ConsoleReporter:
 
     def _say(self, message: str) -> None:
         try:
-            print(message, file=self._stream, flush=True)  # noqa: T201
+            print(message, file=self._stream, flush=True)
         except (OSError, ValueError):
             return  # stderr is closed: there is nobody to tell
 

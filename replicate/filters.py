@@ -1,8 +1,8 @@
 """Filters (`-f "loss < 0.2"`) and sort keys (`-s loss-desc`) over experiments. Floor 7. Pure but for dates.
 
-A name means, in this order: `created` (or `started`), `step`, `user`, `host`, `command`, `status`, `name`; a metric of the
-best checkpoint (else of the latest); a param. Numbers compare as numbers, whole or not; text as text; a missing value
-equals `none` only and sorts last.
+A name means, in this order: `created` (or `started`), `step`, `user`, `host`, `command`, `status`, `name`; a metric
+of the best checkpoint (else of the latest); a param. Numbers compare as numbers, whole or not; text as text; a missing
+value equals `none` only and sorts last.
 """
 
 from __future__ import annotations

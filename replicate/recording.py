@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from replicate import config
 from replicate.capture import capture
+from replicate.checkpoints import Checkpoint, InertCheckpoint
 from replicate.errors import InvalidInputError, SessionError, StorageError
-from replicate.experiment import Checkpoint, Experiment, InertCheckpoint
+from replicate.experiment import Experiment
 from replicate.history import History
 from replicate.host import Host
 from replicate.refs import CommitRecord

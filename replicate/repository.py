@@ -1,4 +1,4 @@
-"""A thin handle on one project's store: knows the layout of SPEC §5, opens the parts, and holds no algorithms. Floor 5."""
+"""A thin handle on one project's store: knows the layout of SPEC §5, opens the parts, no algorithms. Floor 5."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ X@best X@latest X@start     within experiment X     X~2     the second parent ba
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ def _ambiguous(
         described.append(record.commit_id.hex()[:digits] + (f" ({more})" if more else ""))
     if len(matches) > 10:
         described.append("…")
-    shared = min(_common(a.commit_id.hex(), b.commit_id.hex()) for a, b in zip(matches, matches[1:], strict=False))
+    shared = min(_common(a.commit_id.hex(), b.commit_id.hex()) for a, b in itertools.pairwise(matches))
     digits = shared + 1 - len(name)
     return AmbiguousRevisionError(
         f"{name} matches {len(matches)} {noun}: {', '.join(described)}",

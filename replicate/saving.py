@@ -227,7 +227,7 @@ class Save:
         if entry.mode is Mode.DIRECTORY or self._trusted or self._writer.holds(entry.object_id):
             return
         raise CorruptionError(
-            f"{os.fsdecode(path)} cannot be kept from the checkpoint before: {entry.object_id.hex()} is damaged or gone",
+            f"{os.fsdecode(path)} cannot be kept from the last save: {entry.object_id.hex()} is damaged or gone",
             where=f"blob {entry.object_id.hex()}",
             hint="save the whole worktree: checkpoint() without a path",
         )
@@ -395,6 +395,6 @@ def _some(paths: list[bytes]) -> str:
 
 
 def ascii_safe(path: bytes) -> str:
-    """Return a path as text; what is not UTF-8 or not printable is shown as `\\x..`."""
+    """Return a path as text; bytes that are not UTF-8 and what is not printable are escaped."""
     text = path.decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replicate.base import Base
+from replicate.base import MAX_NESTING, Base
 from replicate.errors import InvalidInputError, StorageError
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Mode, TreeEntry
@@ -18,7 +18,6 @@ from replicate.repository import Repository
 from replicate.worktree.index import Index, Stat
 from replicate.worktree.scan import Scan, Scanner, join
 
-MAX_NESTING = 1_000
 _NO_STAT = Stat(0, 0, 0, 0, 0)
 
 
@@ -122,13 +121,14 @@ def select_named(repository: Repository, base: Base | None, named_paths: tuple[N
         folder, name = (root, named.path) if in_worktree else os.path.split(named.source)
         scanner = _scanner(repository) if in_worktree else Scanner(os.fsdecode(folder))
         scan = Scan()
-        if not scanner.scan_named(name, scan):
+        is_there = scanner.scan_named(name, scan)
+        for path, why in scan.unreadable:
+            raise StorageError(f"cannot read {os.fsdecode(os.path.join(folder, path))}: {why}", operation="read")
+        if not is_there:
             why = "is no file, folder or link" if scan.special else "does not exist"
             raise InvalidInputError(
                 f"cannot save {os.fsdecode(named.source)}: it {why}", hint="paths are relative to the current folder"
             )
-        for path, why in scan.unreadable:
-            raise StorageError(f"cannot read {os.fsdecode(os.path.join(folder, path))}: {why}", operation="read")
         selection.special += scan.special
         selection.secrets += scan.secrets
         above, _, leaf = name.rpartition(b"/")

@@ -101,7 +101,7 @@ class Session:
         base = load_base(self.repository, head)
         if base is None:
             raise ConflictError(
-                f"cannot continue {experiment.experiment_id.short} after {head.commit_id.short}: its files are not at hand",
+                f"cannot continue {experiment.experiment_id.short}: files of {head.commit_id.short} are not at hand",
                 hint="start a new experiment, with parent= to keep the link",
             )
         self._base = base

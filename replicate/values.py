@@ -1,4 +1,4 @@
-"""Params and metrics as plain values: what users pass, made storable; what may be secret, masked. Floor 7. SPEC §4.3."""
+"""Params and metrics as plain values: made storable, and masked where they may be secret. Floor 7. SPEC §4.3."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Frame:
         made = self.entry(0)
         numbers = (self.kind, self.encoding, self.depth, 0, made.raw_length, len(self.stored))
         head = FRAME.pack(FRAME_MAGIC, *numbers, self.object_id, 0)[:-4]
-        return head + struct.pack("<I", zlib.crc32(head + self.stored)) + self.stored
+        return head + struct.pack("<I", zlib.crc32(head + (self.stored if self.encoding else b""))) + self.stored
 
 
 def zstd_frame(content: bytes, kind: int = Kind.BLOB) -> Frame:
@@ -120,7 +120,9 @@ def seal(body: bytes, table: bytes, footer: bytes | None = None) -> bytes:
     """Return header and frames with a footer and a trailer that fit."""
     stored = zstandard.ZstdCompressor().compress(table) if footer is None else footer
     count = len(table) // ENTRY.size
-    return body + stored + TRAILER.pack(len(body), len(stored), len(table), count, 0, blake3(stored).digest(), END_MAGIC)
+    return (
+        body + stored + TRAILER.pack(len(body), len(stored), len(table), count, 0, blake3(stored).digest(), END_MAGIC)
+    )
 
 
 @dataclass(frozen=True)

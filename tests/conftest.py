@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,35 +20,47 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-class _Openings:
-    """Which files this process opens, told by the interpreter itself; listed while somebody listens."""
+class _Audit:
+    """Tells one listener what the interpreter is about to do. A hook cannot be removed: there is one for all tests."""
 
     def __init__(self) -> None:
-        self.listener: list[str] | None = None
+        self.listener: Callable[[str, str], None] | None = None
 
     def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and self.listener is not None and isinstance(arguments[0], str | bytes):
-            self.listener.append(os.fsdecode(arguments[0]))
+        if self.listener is not None and event in ("open", "os.scandir") and isinstance(arguments[0], str | bytes):
+            self.listener(event, os.fsdecode(arguments[0]))
 
 
-_openings = _Openings()
-sys.addaudithook(_openings)
+_audit = _Audit()
+sys.addaudithook(_audit)
+
+Watch = Callable[[Callable[[str, str], None]], None]
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[list[str]]:
+def watch() -> Iterator[Watch]:
+    """Call a function with every `open` and `os.scandir`, and its path, right before it happens; threads too."""
+
+    def begin(listener: Callable[[str, str], None]) -> None:
+        def listen(event: str, path: str) -> None:
+            _audit.listener = None  # what the listener does is not listened to
+            listener(event, path)
+            _audit.listener = listen
+
+        _audit.listener = listen
+
+    yield begin
+    _audit.listener = None
+
+
+@pytest.fixture
+def opened(tmp_path: Path, watch: Watch) -> list[str]:
     """The files below `tmp_path` that were opened since the test began or cleared the list, but those of a store."""
-    found = _Opened(f"{tmp_path}{os.sep}")
-    _openings.listener = found
-    yield found
-    _openings.listener = None
+    found: list[str] = []
 
+    def listen(event: str, path: str) -> None:
+        if event == "open" and path.startswith(f"{tmp_path}{os.sep}") and "/.replicate" not in path:
+            found.append(path)
 
-class _Opened(list[str]):
-    def __init__(self, prefix: str) -> None:
-        super().__init__()
-        self._prefix = prefix
-
-    def append(self, path: str) -> None:
-        if path.startswith(self._prefix) and "/.replicate" not in path:
-            super().append(path)
+    watch(listen)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from replicate.restoring import Restored, checkout
 from replicate.saving import Saved
 from replicate.session import Session, select_paths
 from replicate.transport import Transport
+from replicate.worktree.index import FINE_GRAIN_NS
 
 CAPTURE = Capture({"python": "3.11.0"}, {b"packages.json": b"[]\n"}, "python train.py", "me@here")
 
@@ -182,13 +184,13 @@ def paths_of(folder: Path | str) -> set[str]:
     return {os.fsdecode(path) for path in read_folder(folder)}
 
 
-def wait_until_settled(folder: Path) -> None:
-    """Return when the file system's clock has left behind everything that was written so far, by a grain and more."""
+def wait_until_settled(folder: Path, changed_ns: int = 0) -> None:
+    """Return when the file system's clock is more than a grain after `changed_ns`, and after everything done so far."""
     probe = folder / ".replicate-tmp-test-probe"
     probe.write_bytes(b"")
-    begun = probe.stat().st_mtime_ns
+    until = max(changed_ns, probe.stat().st_mtime_ns) + FINE_GRAIN_NS
     try:
-        while probe.stat().st_mtime_ns < begun + 30_000_000:
+        while probe.stat().st_mtime_ns <= until:
             time.sleep(0.004)
             os.utime(probe)
     finally:
@@ -211,3 +213,37 @@ def store_bytes(store: Path) -> int:
 def allocated_bytes(store: Path) -> int:
     """Return what the store takes on the disk, folders and this machine's part included."""
     return sum(path.lstat().st_blocks * 512 for path in [store, *store.rglob("*")])
+
+
+def reads_everything() -> bool:
+    """Tell whether file permissions mean nothing to this process, as is so for root."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0)
+        try:
+            os.listdir(folder)
+        except PermissionError:
+            return False
+        finally:
+            os.chmod(folder, 0o700)
+    return True
+
+
+def make_deep(folder: Path, name: str, depth: int) -> None:
+    """Make folders of one name in one another; their path may be longer than the system allows."""
+    above = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=above)
+        below = os.open(name, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
+
+
+def remove_deep(folder: Path) -> None:
+    """Remove what is in a folder, however deep: `shutil.rmtree` calls itself, and ends at Python's limit."""
+    for path, (kind, _) in sorted(read_folder(folder).items(), reverse=True):
+        full = os.path.join(os.fsencode(folder), path)
+        if kind == "folder":
+            os.rmdir(full)
+        else:
+            os.unlink(full)

@@ -10,11 +10,11 @@ import click
 from replicate.cli.options import directory_option, find, open_history
 from replicate.cli.render import echo_json, json_path
 from replicate.errors import AmbiguousRevisionError, ObjectNotFoundError, PathNotFoundError, RevisionNotFoundError
-from replicate.experiment import json_value
 from replicate.history import History
 from replicate.objects.ids import Kind, ObjectID
 from replicate.objects.model import Commit, Mode, decode_tree
 from replicate.objects.store import ObjectStore
+from replicate.presenting import json_value
 from replicate.repository import Repository
 from replicate.revisions import MIN_PREFIX_DIGITS
 from replicate.worktree.checkout import find_entry

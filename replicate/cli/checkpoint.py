@@ -7,14 +7,16 @@ import os
 import click
 
 from replicate.capture import capture
+from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, find, json_option, parse_pairs, quiet_option
 from replicate.cli.render import echo_json
 from replicate.config import find_project, new_project
 from replicate.console import ConsoleReporter
 from replicate.errors import ConflictError, InvalidInputError
-from replicate.experiment import Checkpoint, describe_saved, status
+from replicate.experiment import status
 from replicate.history import ExperimentHistory, History
 from replicate.host import Host
+from replicate.presenting import describe_saved
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.revisions import check_experiment_name

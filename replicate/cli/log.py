@@ -6,9 +6,10 @@ import time
 
 import click
 
+from replicate.checkpoints import Checkpoint
 from replicate.cli.options import describe, directory_option, json_option, open_history
 from replicate.cli.render import Cell, echo_json, echo_table
-from replicate.experiment import Checkpoint, Experiment
+from replicate.experiment import Experiment
 from replicate.history import ExperimentHistory, History
 from replicate.refs import CommitRecord
 from replicate.repository import Repository

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, cell_text, echo_json, echo_table, terminal_width
-from replicate.experiment import Checkpoint, Experiment
+from replicate.experiment import Experiment
 from replicate.filters import Filter, sort_experiments
 from replicate.text import format_age, format_value, plural
 

@@ -8,10 +8,11 @@ import time
 
 import click
 
+from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, find, json_option, open_history
 from replicate.cli.render import Cell, echo_json, echo_table, json_path, quote_path
 from replicate.errors import PathNotFoundError
-from replicate.experiment import Checkpoint, Experiment
+from replicate.experiment import Experiment
 from replicate.objects.model import Mode
 from replicate.repository import Repository
 from replicate.restoring import open_file

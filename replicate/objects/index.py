@@ -2,7 +2,8 @@
 
 It is a cache in SQLite (`local/objects.db`) and never outweighs what lies in `packs/`: a hit counts only if the pack is
 there with the recorded size, was written durably or in this boot (otherwise it is verified first), and the frame
-header at the place names the object. Any SQLite error: the file is dropped and built again from the packs' footers.
+header at the place names the object. Any SQLite error: the file is dropped and built again from the packs' footers;
+where it cannot be written at all (a store on read-only media) it lives in memory.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ CREATE TABLE IF NOT EXISTS objects (
 PRAGMA user_version = 1;
 """
 _DURABLE = ""
+_UNKNOWN = "unknown"
+_IN_MEMORY = ":memory:"
+_MAX_INT = (1 << 63) - 1  # of SQLite
 _T = TypeVar("_T")
 
 
@@ -66,7 +70,7 @@ class ObjectIndex:
         high = bytes.fromhex(prefix.ljust(64, "f"))
         rows = self._run(
             lambda db: db.execute(
-                "SELECT DISTINCT id, kind FROM objects WHERE id BETWEEN ? AND ? AND kind <= 3 LIMIT ?",
+                "SELECT DISTINCT id, kind FROM objects WHERE id BETWEEN ? AND ? AND kind BETWEEN 1 AND 3 LIMIT ?",
                 (low, high, limit),
             ).fetchall()
         )
@@ -74,13 +78,19 @@ class ObjectIndex:
 
     def add(self, pack: ObjectID, pack_bytes: int, entries: Iterable[Entry], *, durable: bool) -> None:
         """Record a pack that lies in the store. `durable`: its bytes and name were synced when it was written."""
-        rows = sorted((e.object_id, e.kind, e.encoding, e.depth, e.offset, e.length, e.raw_length) for e in entries)
+        self._add(pack, pack_bytes, entries, _DURABLE if durable else (self._boot or _UNKNOWN))
 
+    def _add(self, pack: ObjectID, pack_bytes: int, entries: Iterable[Entry], boot: str) -> None:
+        rows = sorted(
+            (e.object_id, e.kind, e.encoding, e.depth, e.offset, e.length, e.raw_length)
+            for e in entries
+            if e.raw_length <= _MAX_INT  # no object is so large
+        )
         self._is_empty = False
 
         def insert(db: sqlite3.Connection) -> None:
             with db:
-                num = self._insert_pack(db, pack, pack_bytes, _DURABLE if durable else (self._boot or "unknown"))
+                num = self._insert_pack(db, pack, pack_bytes, boot)
                 db.executemany(
                     f"INSERT OR REPLACE INTO objects VALUES (?, {num}, ?, ?, ?, ?, ?, ?)",
                     rows,
@@ -114,8 +124,7 @@ class ObjectIndex:
                 continue
             try:
                 # Who wrote it and whether it was synced is not known: every frame is checked before it is relied on.
-                self.add(pack, size, read_footer(self._transport, pack, size), durable=False)
-                self._run(lambda db, pack=pack: self._set_boot(db, pack, "unknown"))  # type: ignore[misc]
+                self._add(pack, size, read_footer(self._transport, pack, size), _UNKNOWN)
             except (CorruptionError, KeyNotFoundError):
                 continue  # torn or gone: nothing in it can be relied on; fsck reports it
 
@@ -190,21 +199,29 @@ class ObjectIndex:
             verify_pack(self._transport, pack, size)
         except (CorruptionError, KeyNotFoundError):
             return None
-        self._run(lambda db: self._set_boot(db, pack, self._boot or "unknown"))
+        self._run(lambda db: self._set_boot(db, pack, self._boot or _UNKNOWN))
         return (pack, size)
 
     def _run(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `action` on the database; after an SQLite error, once more on a new one."""
         with self._lock:
-            try:
-                return action(self._open())
-            except sqlite3.Error:
-                self._drop()
-                return action(self._open())
+            for drop in (self._drop, self._move_to_memory):
+                try:
+                    return action(self._open())
+                except (sqlite3.Error, OSError):
+                    drop()
+            return action(self._open())
+
+    def _move_to_memory(self) -> None:
+        """Keep nothing on the disk from now on."""
+        self.close()
+        self._checked.clear()
+        self._path = _IN_MEMORY
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            if self._path != _IN_MEMORY:
+                os.makedirs(os.path.dirname(self._path), exist_ok=True)
             db: Any = sqlite3.connect(self._path, timeout=30, check_same_thread=False)
             self._connection = db
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -219,5 +236,5 @@ class ObjectIndex:
         self.close()
         self._checked.clear()
         for suffix in ("", "-journal"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(self._path + suffix)

@@ -47,10 +47,11 @@ class FrameRef:
             isinstance(value, list)
             and len(value) == 3
             and isinstance(value[0], bytes)
-            and (len(value[0]) == ID_BYTES or (holder is not None and not value[0]))
             and all(type(item) is int and 0 <= item <= MAX_PACK_BYTES for item in value[1:])
         ):
-            return cls(ObjectID(value[0] or holder), value[1], value[2])
+            pack = value[0] or holder or b""
+            if len(pack) == ID_BYTES:
+                return cls(ObjectID(pack), value[1], value[2])
         raise CorruptionError(f"{where} is damaged: not [pack, offset, length]", where=where)
 
 

@@ -15,8 +15,8 @@ import zstandard
 from blake3 import blake3
 
 from replicate.errors import CorruptionError
-from replicate.objects.codecs import zstd
-from replicate.objects.ids import Buffer, ObjectID, pack_id
+from replicate.objects.codecs import Encoding, zstd
+from replicate.objects.ids import Buffer, Kind, ObjectID, object_id, pack_id
 from replicate.transport import Transport
 
 PACK_BYTES = 68 << 20
@@ -30,6 +30,7 @@ FRAME_MAGIC = b"OBJ1"
 END_MAGIC = b"RPLEND\x00\x01"
 FLAG_META = 1
 _MAX_ENTRIES = 4_000_000
+_KINDS = frozenset(Kind)
 _SUFFIX_BYTES = 64 << 10
 
 
@@ -85,7 +86,7 @@ class PackBuffer:
         stored = len(payload)
         end = self.used + FRAME.size + stored
         head = FRAME.pack(FRAME_MAGIC, kind, encoding, depth, 0, raw_length, stored, object_id, 0)[:-4]
-        crc = zlib.crc32(payload, zlib.crc32(head))
+        crc = _checksum(encoding, head, payload)
         start = self.used
         self._data[start : start + FRAME.size] = head + crc.to_bytes(4, "little")
         self._data[start + FRAME.size : end] = payload
@@ -119,6 +120,12 @@ class PackBuffer:
         """Forget the frames, keep the memory."""
         self.entries = []
         self.used = HEADER.size
+
+
+def _checksum(encoding: int, head: Buffer, payload: Buffer) -> int:
+    """Return a frame's CRC. A raw payload is left out: its id proves it, and checking it twice costs a pass."""
+    crc = zlib.crc32(head)
+    return crc if encoding == Encoding.RAW else zlib.crc32(payload, crc)
 
 
 def encode_entries(entries: Iterable[Entry]) -> bytes:
@@ -176,7 +183,7 @@ def frame_payload(data: Buffer, entry: Entry, where: str) -> memoryview:
     if stored != entry.length - FRAME.size:
         raise damaged("the frame's length disagrees with its entry")
     payload = view[FRAME.size :]
-    if zlib.crc32(payload, zlib.crc32(view[: FRAME.size - 4])) != crc:
+    if _checksum(encoding, view[: FRAME.size - 4], payload) != crc:
         raise damaged("its checksum does not match")
     return payload
 
@@ -222,8 +229,11 @@ def read_footer(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
     footer = tail[len(tail) - TRAILER.size - stored : len(tail) - TRAILER.size]
     if len(footer) != stored or blake3(footer).digest() != digest:
         raise damaged("its footer does not match its hash")
-    table = zstd.decompress(footer, table_bytes, f"pack {pack.hex()}")
-    entries = decode_entries(table, f"pack {pack.hex()}", limit=offset)
+    try:
+        table = zstd.decompress(footer, table_bytes, f"pack {pack.hex()}")
+        entries = decode_entries(table, f"pack {pack.hex()}", limit=offset)
+    except CorruptionError as exc:
+        raise CorruptionError(exc.message, where=key) from exc
     end = HEADER.size
     for entry in sorted(entries, key=lambda one: one.offset):
         if entry.offset != end:
@@ -245,5 +255,12 @@ def verify_pack(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
     if magic != PACK_MAGIC or flags & ~FLAG_META or any(reserved):
         raise CorruptionError(f"pack {pack.hex()} is damaged: its header is not one of format 1", where=key)
     for entry in entries:
-        frame_payload(data[entry.offset : entry.offset + entry.length], entry, f"pack {pack.hex()}")
+        where = f"pack {pack.hex()}"
+        payload = frame_payload(data[entry.offset : entry.offset + entry.length], entry, where)
+        if entry.encoding != Encoding.RAW or entry.kind not in _KINDS:
+            continue
+        if object_id(Kind(entry.kind), payload) != entry.object_id:
+            raise CorruptionError(
+                f"object {entry.object_id.hex()} in {where} is damaged: its bytes do not match its id", where=where
+            )
     return entries

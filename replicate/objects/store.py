@@ -11,8 +11,14 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-from replicate.errors import CorruptionError, KeyNotFoundError, ObjectNotFoundError, UnsupportedFormatError
-from replicate.objects.codecs import Encoding, concat, fill, patch, zstd
+from replicate.errors import (
+    CorruptionError,
+    KeyNotFoundError,
+    ObjectNotFoundError,
+    ReplicateError,
+    UnsupportedFormatError,
+)
+from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, concat, fill, patch, zstd
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
 from replicate.objects.ids import Kind, ObjectID, object_id
@@ -22,6 +28,9 @@ from replicate.objects.pack import Entry, Place, frame_payload, pack_key
 from replicate.transport import Transport
 
 _ZERO_DEPTH = (Encoding.RAW, Encoding.ZSTD, Encoding.FILL, Encoding.CONCAT)
+_PATCHABLE = (Kind.BLOB, Kind.TREE)
+_ELSEWHERE = (CorruptionError, UnsupportedFormatError, ObjectNotFoundError)  # another copy may be sound
+_MAX_FRAMES = 1_024
 _READ_AHEAD = 8 << 20
 _GAP = 64 << 10
 
@@ -49,7 +58,7 @@ class ObjectStore:
         return entries
 
     def read_patch_base(self, tree: ObjectID, data: bytes) -> PatchBase | None:
-        """Return what a later version of the tree `data` may be a patch on: itself, or the base that it is stored on."""
+        """Return what a later version of the tree `data` may be a patch on: itself, or the base that it lies on."""
         if len(data) < patch.MIN_BYTES:
             return None
         places = self._places(tree, Kind.TREE)
@@ -57,6 +66,8 @@ class ObjectStore:
             return PatchBase(tree, data)
         payload = frame_payload(self._read_frame(places[0]), places[0].entry, f"pack {places[0].pack.hex()}")
         base = patch.base_id(payload, _where(places[0]))
+        if all(place.entry.depth for place in self._locations.find(base)):
+            return None  # another writer's: a patch on a patch
         return PatchBase(base, self.read(base, Kind.TREE))
 
     def read_commit(self, commit: ObjectID) -> Commit:
@@ -80,37 +91,49 @@ class ObjectStore:
 
         Each piece is verified before it is given out; so is a small blob's only piece.
         """
-        places = self._places(wanted, Kind.BLOB)
-        if any(place.entry.encoding == Encoding.CONCAT for place in places):
-            hasher = blake3()
-            for chunk in self.read_chunks(wanted):
-                data = self.read_chunk(chunk, wanted)
-                hasher.update(data)
-                yield data
-            if hasher.digest() != wanted:
-                where = f"blob {wanted.hex()}"
-                raise CorruptionError(f"{where} is damaged: its chunks do not match its id", where=where)
-        else:
+        chunks = self.read_chunks(wanted)
+        if len(chunks) == 1:
             yield self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+            return
+        hasher = blake3()
+        for chunk in chunks:
+            data = self.read_chunk(chunk, wanted)
+            hasher.update(data)
+            yield data
+        if hasher.digest() != wanted:
+            where = f"blob {wanted.hex()}"
+            raise CorruptionError(f"{where} is damaged: its chunks do not match its id", where=where)
 
     def read_chunks(self, wanted: ObjectID) -> list[Chunk]:
         """Return the pieces of a blob: one that is the blob itself unless it is stored as a concat."""
         places = self._places(wanted, Kind.BLOB)
         concats = [place for place in places if place.entry.encoding == Encoding.CONCAT]
-        if not concats:
-            return [Chunk(wanted, places[0].entry.raw_length)]
-        return self._first(wanted, Kind.BLOB, self._decode_concat, concats)
+        whole = [place.entry for place in places if place.entry.encoding != Encoding.CONCAT]
+        if concats:
+            try:
+                return self._first(wanted, Kind.BLOB, self._decode_concat, concats)
+            except CorruptionError:
+                if not whole:
+                    raise
+        return [Chunk(wanted, whole[0].raw_length)]
 
     def read_chunk(self, chunk: Chunk, whole: ObjectID) -> bytes:
         """Return one chunk of the blob `whole`, verified by the chunk's id and length."""
-        data = self._first(chunk.object_id, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+        try:
+            data = self._first(chunk.object_id, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+        except ObjectNotFoundError as exc:
+            if exc.object_id != chunk.object_id.hex() or chunk.object_id == whole:
+                raise
+            raise ObjectNotFoundError(
+                f"chunk {chunk.object_id.hex()} of blob {whole.hex()} is not in the store", object_id=exc.object_id
+            ) from exc
         if len(data) != chunk.length:
             where = f"blob {whole.hex()}"
             raise CorruptionError(f"{where} is damaged: chunk {chunk.object_id.hex()} has another length", where=where)
         return data
 
     def read_many(self, wanted: Sequence[ObjectID]) -> Iterator[tuple[ObjectID, bytes]]:
-        """Yield blobs that are not concats in the order in which they lie, with few reads. Each is verified.
+        """Yield blobs of at most 64 MiB in the order in which they lie, with few reads. Each is verified.
 
         Objects next to each other in a pack are read at once, at most 8 MiB ahead.
         """
@@ -149,8 +172,11 @@ class ObjectStore:
             wanted = place.entry.object_id
             try:
                 yield wanted, self._decode(place, Kind.BLOB, frame)
-            except CorruptionError:  # another copy may be sound, and tells better what is wrong if not
-                yield wanted, self._first(wanted, Kind.BLOB, lambda other: self._decode(other, Kind.BLOB))
+            except _ELSEWHERE:  # another copy tells better what is wrong if it is not sound; or this is a concat
+                if sum(chunk.length for chunk in self.read_chunks(wanted)) > MAX_RAW_BYTES:
+                    where = _where(place)
+                    raise CorruptionError(f"{where} is damaged: it is larger than its tree says", where=where) from None
+                yield wanted, self.read(wanted)
 
     def _places(self, wanted: ObjectID, kind: Kind) -> list[Place]:
         places = [place for place in self._locations.find(wanted) if place.entry.kind == kind]
@@ -162,11 +188,11 @@ class ObjectStore:
         self, wanted: ObjectID, kind: Kind, decode: Callable[[Place], _T], places: Sequence[Place] | None = None
     ) -> _T:
         """Return what `decode` makes of the first place that is sound; of several failures the first is raised."""
-        failure: CorruptionError | None = None
+        failure: ReplicateError | None = None
         for place in places or self._places(wanted, kind):
             try:
                 return decode(place)
-            except CorruptionError as exc:
+            except _ELSEWHERE as exc:
                 failure = failure or exc
         assert failure is not None  # there is at least one place
         raise failure
@@ -201,16 +227,49 @@ class ObjectStore:
         elif entry.encoding == Encoding.FILL:
             data = fill.decode(payload, entry.raw_length, where)
         else:
-            base = self._read_base(patch.base_id(payload, where), kind, entry.depth, where)
-            data = patch.decode(payload, entry.raw_length, base, where)
-        if len(data) != entry.raw_length or object_id(kind, data) != entry.object_id:
-            raise CorruptionError(f"{where} is damaged: its bytes do not match its id", where=where)
-        return data
+            return self._decode_patch(place, kind, payload)
+        return _verified(data, place, kind)
+
+    def _decode_patch(self, place: Place, kind: Kind, payload: memoryview) -> bytes:
+        """Return what a patch stands for. Its base may be a patch too; each is of smaller depth, so this ends (I7).
+
+        A base that cannot be read is tried at its other places. There is no recursion: depth may be 255.
+        """
+        waiting = [(place, payload, self._base_places(place, kind, payload))]
+        failure: ReplicateError | None = None
+        frames = 0
+        while waiting:
+            base = next(waiting[-1][2], None)
+            if base is None:  # no copy of this base can be read
+                waiting.pop()
+                continue
+            frames += 1
+            if frames > _MAX_FRAMES:
+                where = _where(place)
+                raise CorruptionError(f"{where} is damaged: more than {_MAX_FRAMES:,} frames to decode", where=where)
+            try:
+                if base.entry.encoding == Encoding.PATCH:
+                    self._check_entry(base.entry, kind, _where(base))
+                    inner = frame_payload(self._read_frame(base), base.entry, f"pack {base.pack.hex()}")
+                    waiting.append((base, inner, self._base_places(base, kind, inner)))
+                    continue
+                data = self._decode(base, kind)
+                while waiting:
+                    patched, payload, _ = waiting.pop()
+                    data = patch.decode(payload, patched.entry.raw_length, data, _where(patched))
+                    data = _verified(data, patched, kind)
+                return data
+            except _ELSEWHERE as exc:
+                failure = failure or exc
+        assert failure is not None  # each patch has a place for its base, or raises
+        raise failure
 
     @staticmethod
     def _check_entry(entry: Entry, kind: Kind, where: str) -> None:
+        if entry.kind != kind:
+            raise CorruptionError(f"{where} is damaged: it is not a {kind.name.lower()}", where=where)
         if entry.encoding == Encoding.CONCAT:
-            raise CorruptionError(f"{where} is damaged: a chunk or base is itself a list of chunks (I7)", where=where)
+            raise CorruptionError(f"{where} is damaged: a list of chunks cannot stand here (I7)", where=where)
         if entry.encoding not in (Encoding.RAW, Encoding.ZSTD, Encoding.FILL, Encoding.PATCH):
             raise UnsupportedFormatError(
                 f"{where} is stored in encoding {entry.encoding}, which this version does not know",
@@ -218,11 +277,15 @@ class ObjectStore:
             )
         if (entry.depth == 0) != (entry.encoding in _ZERO_DEPTH):
             raise CorruptionError(f"{where} is damaged: depth {entry.depth} does not fit its encoding", where=where)
-        if entry.kind != kind:
-            raise CorruptionError(f"{where} is damaged: it is not a {kind.name.lower()}", where=where)
+        if entry.encoding not in (Encoding.RAW, Encoding.ZSTD) and kind not in _PATCHABLE:
+            raise CorruptionError(f"{where} is damaged: a {kind.name.lower()} is stored raw or as zstd", where=where)
+        if entry.raw_length > MAX_RAW_BYTES:
+            raise CorruptionError(f"{where} is damaged: {entry.raw_length:,} bytes are too large", where=where)
 
-    def _read_base(self, base: ObjectID, kind: Kind, depth: int, where: str) -> bytes:
-        """Return a base's bytes, from a frame of smaller depth only: this is what ends the recursion (I7)."""
+    def _base_places(self, patched: Place, kind: Kind, payload: memoryview) -> Iterator[Place]:
+        """Return where the base of a patch lies at a smaller depth, the smallest first."""
+        where, depth = _where(patched), patched.entry.depth
+        base = patch.base_id(payload, where)
         places = [place for place in self._locations.find(base) if place.entry.kind == kind]
         lower = [place for place in places if place.entry.depth < depth and place.entry.encoding != Encoding.CONCAT]
         if places and not lower:
@@ -231,7 +294,15 @@ class ObjectStore:
             )
         if not lower:
             raise ObjectNotFoundError(f"base {base.hex()} of {where} is not in the store", object_id=base.hex())
-        return self._first(base, kind, lambda place: self._decode(place, kind), lower)
+        return iter(sorted(lower, key=lambda place: place.entry.depth))
+
+
+def _verified(data: bytes, place: Place, kind: Kind) -> bytes:
+    """Return an object's bytes, which are those that its id names, or raise (I6)."""
+    if len(data) != place.entry.raw_length or object_id(kind, data) != place.entry.object_id:
+        where = _where(place)
+        raise CorruptionError(f"{where} is damaged: its bytes do not match its id", where=where)
+    return data
 
 
 def _where(place: Place) -> str:

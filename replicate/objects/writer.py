@@ -1,13 +1,14 @@
 """Writing the objects of one save: deduplicate, encode, fill packs. SPEC §6–§8, §12.
 
-Memory is bounded whatever the sizes: at most three pack buffers (68 MiB each, touched only as far as used) and one
-4 MiB piece per worker. Packs are put by one thread while the next fills. The order is I1's: every data pack is durable
-before the meta pack is put; publishing the record is the caller's.
+Memory is bounded whatever the sizes: at most four pack buffers of 68 MiB, touched only as far as used (one of them
+holds what may fit the meta pack), and one 4 MiB piece per worker. Two threads put packs while the next fills. The order
+is I1's: every data pack is durable before the meta pack is put; publishing the record is the caller's.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from replicate.transport import Transport
 
 INLINE_BYTES = 1 << 20
 MAX_INLINE_PACKS = 400
+_PUTS = 2
 OWN_PACKS_BYTES = 64 << 20
 _DEAD_SLACK = 1024
 
@@ -84,8 +86,8 @@ class ObjectWriter:
         self._meta = PackBuffer()
         self._current = self._small
         self._own: PackBuffer | None = None
-        self._spare: PackBuffer | None = None
-        self._putting: Future[PackBuffer] | None = None
+        self._spare: list[PackBuffer] = []
+        self._putting: deque[Future[PackBuffer]] = deque()
         self._new: set[bytes] = set()
         self._relied: dict[bytes, Place] = {}
         self._chunks: dict[bytes, list[Chunk]] = {}
@@ -93,7 +95,7 @@ class ObjectWriter:
         self._sealed: list[tuple[ObjectID, int, list[Entry]]] = []
         self._meta_packs: list[ObjectID] = []
         self._pieces = ThreadPoolExecutor(workers, "replicate-piece")
-        self._puts = ThreadPoolExecutor(1, "replicate-put")
+        self._puts = ThreadPoolExecutor(_PUTS, "replicate-put")
         self._buffers = threading.local()
         self.new_bytes = 0
 
@@ -246,24 +248,27 @@ class ObjectWriter:
         with self._lock:
             own, self._own, self._current = self._own, None, self._small
             if own.is_empty:
-                self._spare = own
+                self._spare.append(own)
             else:
                 self._start_put(own, is_meta=False)
 
     def _take_buffer(self) -> PackBuffer:
-        if self._spare is None and self._putting is not None:
+        if not self._spare and len(self._putting) >= _PUTS:
             self._wait_put()
-        buffer, self._spare = self._spare or PackBuffer(), None
-        return buffer
+        return self._spare.pop() if self._spare else PackBuffer()
 
     def _start_put(self, buffer: PackBuffer, *, is_meta: bool) -> None:
-        self._wait_put()
-        self._putting = self._puts.submit(self._put, buffer, is_meta)
+        if len(self._putting) >= _PUTS:
+            self._wait_put()
+        self._putting.append(self._puts.submit(self._put, buffer, is_meta))
 
     def _wait_put(self) -> None:
-        if self._putting is not None:
-            putting, self._putting = self._putting, None
-            self._spare = putting.result()
+        """Wait for the put that began first; its buffer is free then."""
+        self._spare.append(self._putting.popleft().result())
+
+    def _wait_puts(self) -> None:
+        while self._putting:
+            self._wait_put()
 
     def _put(self, buffer: PackBuffer, is_meta: bool) -> PackBuffer:
         """Seal a buffer and put it; runs in the put thread."""
@@ -296,7 +301,7 @@ class ObjectWriter:
                 written whole.
         """
         with self._lock:
-            self._wait_put()
+            self._wait_puts()
             if not self._small.is_empty:
                 inline = self._small.used < INLINE_BYTES and self._meta.fits(self._small.used)
                 if inline and not any(pack not in self._meta_packs for pack, _, _ in self._sealed):
@@ -304,8 +309,7 @@ class ObjectWriter:
                     self._small.clear()
                 else:
                     self._start_put(self._small, is_meta=False)
-                    self._wait_put()
-                    self._small = self._current = PackBuffer()
+                    self._wait_puts()
         locator, packs = self._make_locator(previous, live)
         packs |= {pack for pack, _, _ in self._sealed}
         entry = self.write_meta(Kind.LOCATOR, locator.encode())
@@ -314,7 +318,7 @@ class ObjectWriter:
             listed = self.write_meta(Kind.PACKSET, canonical.encode(sorted(packs)))
         with self._lock:
             self._start_put(self._meta, is_meta=True)
-            self._wait_put()
+            self._wait_puts()
         for pack, size, entries in self._sealed:
             self._index.add(pack, size, entries, durable=self._durable)
         meta_pack = self._sealed[-1][0]

@@ -1,12 +1,13 @@
 """The bodies of ref records as values. SPEC §9.2. Pure.
 
-Known here: `c` commit, `s` session start, `e` session end. Every other kind is kept as `UnknownRecord` and shown as such.
+Known here: `c` commit, `s` session start, `e` session end. Every other kind is kept as `UnknownRecord`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from replicate.errors import CorruptionError, InvalidInputError
@@ -112,7 +113,9 @@ def decode_record(name: RecordName, data: bytes) -> Record:
     if record_hash(data) != name.record_hash:
         raise damaged("its bytes do not match its name")
     fields = canonical.decode(data[len(MAGIC) :], f"ref record {where}")
-    if not isinstance(fields, dict) or fields.get("v") != 1 or fields.get("kind") != name.kind:
+    if not isinstance(fields, dict) or type(fields.get("v")) is not int:
+        raise damaged("it has no version")
+    if fields["v"] != 1 or fields.get("kind") != name.kind:
         raise damaged("it is of another kind than its name says")
 
     def number(key: str) -> int:
@@ -134,8 +137,14 @@ def decode_record(name: RecordName, data: bytes) -> Record:
         return tuple(ObjectID(one) for one in value)
 
     def packset() -> Packset:
-        at = fields.get("packset_at")
-        return Packset(frozenset(packs("packset")), FrameRef.decode(at, where) if at is not None else None)
+        if ("packset" in fields) == ("packset_at" in fields):
+            raise damaged("it names its packs twice or not at all")
+        if "packset_at" in fields:
+            return Packset(at=FrameRef.decode(fields["packset_at"], f"ref record {where}"))
+        listed = packs("packset")
+        if any(one >= other for one, other in pairwise(listed)):
+            raise damaged("packset is not sorted")
+        return Packset(frozenset(listed))
 
     if name.kind == "c":
         encoded = fields.get("commit")
@@ -149,7 +158,7 @@ def decode_record(name: RecordName, data: bytes) -> Record:
             commit,
             packset(),
             packs("meta"),
-            FrameRef.decode(fields.get("locator"), where),
+            FrameRef.decode(fields.get("locator"), f"ref record {where}"),
             number("files"),
             number("bytes"),
             number("new_bytes"),
@@ -166,7 +175,7 @@ def decode_record(name: RecordName, data: bytes) -> Record:
             mapping("capture"),
             ObjectID(environment) if environment is not None else None,
             packset(),
-            FrameRef.decode(locator, where) if locator is not None else None,
+            FrameRef.decode(locator, f"ref record {where}") if locator is not None else None,
         )
     if name.kind == "e":
         status = fields.get("status")

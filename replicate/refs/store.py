@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from replicate.errors import CorruptionError, KeyNotFoundError
 from replicate.objects import canonical
-from replicate.objects.ids import Kind, ObjectID
+from replicate.objects.ids import ID_BYTES, Kind, ObjectID
 from replicate.objects.locator import read_framed
 from replicate.objects.writer import Stored
 from replicate.refs.names import NO_SUBJECT, RecordName, experiment_prefix
 from replicate.refs.records import (
+    MAX_RECORD_BYTES,
     Packset,
     Record,
     decode_record,
@@ -49,7 +51,7 @@ class RefStore:
         if known is not None or key in self._damaged:
             return known
         try:
-            record = decode_record(RecordName.parse(key), self._transport.get(key))
+            record = decode_record(RecordName.parse(key), self._transport.get(key, 0, MAX_RECORD_BYTES + 1))
         except CorruptionError as exc:
             self._damaged.add(key)
             self._on_damage(exc)
@@ -86,8 +88,10 @@ class RefStore:
         where = f"the packset in pack {packset.at.pack.hex()}"
         _, data = read_framed(self._transport, packset.at, Kind.PACKSET)
         value = canonical.decode(data, where)
-        if not isinstance(value, list) or any(type(one) is not bytes or len(one) != 32 for one in value):
+        if not isinstance(value, list) or any(type(one) is not bytes or len(one) != ID_BYTES for one in value):
             raise CorruptionError(f"{where} is damaged: not a list of pack ids", where=where)
+        if any(one >= other for one, other in pairwise(value)):
+            raise CorruptionError(f"{where} is damaged: not sorted", where=where)
         return frozenset(ObjectID(one) for one in value) | {packset.at.pack}
 
 

@@ -38,12 +38,13 @@ class MemoryTransport:
         """See `Transport.list`."""
         with self._lock:
             found = [KeyInfo(k, len(v), t) for k, (v, t) in self._keys.items() if k.startswith(prefix)]
-        yield from found
+        yield from (info for info in found if not info.key.startswith("local/"))
 
     def delete(self, keys: Iterable[str]) -> Sequence[str]:
         """See `Transport.delete`."""
+        gone = [validate_key(key) for key in keys]
         with self._lock:
-            for key in keys:
+            for key in gone:
                 self._keys.pop(key, None)
         return []
 

@@ -17,7 +17,7 @@ _KEY = re.compile(r"[a-z0-9_~.\-]{1,255}(/[a-z0-9_~.\-]{1,255})*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """One key of a listing. Size in bytes and storage time in ns since 1970 are None where the storage does not tell."""
+    """One key of a listing. Size in bytes and storage time in ns since 1970; None where the storage does not tell."""
 
     key: str
     size: int | None
@@ -45,7 +45,7 @@ class Transport(Protocol):
         """
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
-        """Yield the keys that begin with `prefix`, in no order."""
+        """Yield the keys that begin with `prefix`, in no order. `local/` is never listed (SPEC §5)."""
 
     def delete(self, keys: Iterable[str]) -> Sequence[str]:
         """Delete keys and return those that are still there afterwards. A key that was not there counts as deleted."""

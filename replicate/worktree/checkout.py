@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat as stat_bits
 import unicodedata
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -131,8 +132,15 @@ class Checkout:
         plan = Plan(self._wanted(tree, list(paths)))
         self._check_collisions(plan.wanted)
         lost: list[bytes] = []
+        cleared: set[bytes] = set()  # folders that are no folders now: what seems to lie in them lies elsewhere
         for path, entry in plan.wanted.items():
-            self._compare(path, entry, plan, lost)
+            if cleared and path.rpartition(b"/")[0] in cleared:
+                if entry.mode is Mode.DIRECTORY:
+                    cleared.add(path)
+                else:
+                    plan.writes.append(path)
+            elif self._compare(path, entry, plan, lost):
+                cleared.add(path)
         if extras is not None:
             self._find_extras(extras, plan, lost)
         if lost and not force:
@@ -219,18 +227,21 @@ class Checkout:
         finally:
             os.unlink(probe)
 
-    def _compare(self, path: bytes, entry: TreeEntry, plan: Plan, lost: list[bytes]) -> None:
-        """Note what has to be done for one wanted path, and whether unsaved bytes would be lost by it."""
+    def _compare(self, path: bytes, entry: TreeEntry, plan: Plan, lost: list[bytes]) -> bool:
+        """Note what has to be done for one wanted path, and whether unsaved bytes would be lost by it.
+
+        Returns whether a file or link has to make room for a folder.
+        """
         full = os.path.join(self._target, path)
         try:
             info = os.lstat(full)
         except (FileNotFoundError, NotADirectoryError):
             if entry.mode is not Mode.DIRECTORY:
                 plan.writes.append(path)
-            return
+            return False
         mode = mode_of(info)
         if mode is entry.mode is Mode.DIRECTORY:
-            return
+            return False
         if mode is None or mode is Mode.DIRECTORY:
             what = "a folder" if mode is Mode.DIRECTORY else "a device, pipe or socket"
             raise ConflictError(
@@ -241,11 +252,12 @@ class Checkout:
         if entry.mode is Mode.DIRECTORY:
             plan.removals.append(path)
         elif found == entry.object_id and mode is entry.mode:
-            return
+            return False
         else:
             plan.writes.append(path)
         if found != entry.object_id and (found is None or not self._is_retained(found)):
             lost.append(path)
+        return entry.mode is Mode.DIRECTORY
 
     def _content(self, path: bytes, full: bytes, mode: Mode, info: os.stat_result) -> ObjectID | None:
         """Return the blob that a file or link holds now, or None when it cannot be read."""
@@ -354,26 +366,33 @@ class Checkout:
         try:
             os.unlink(name, dir_fd=parent)
         except (IsADirectoryError, PermissionError):
+            if not stat_bits.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise
             self._close_folders()
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=self._folder(above))
 
     def _folder(self, path: bytes) -> int:
         """Return an open directory of the target, reached from its root without following a link."""
-        fd = self._folders.get(path)
-        if fd is not None:
-            self._folders.move_to_end(path)
-            return fd
+        missing = []
+        while path not in self._folders and path:
+            path, _, name = path.rpartition(b"/")
+            missing.append(name)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        if not path:
-            fd = os.open(self._target, flags)
-        else:
-            above, _, name = path.rpartition(b"/")
-            fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=self._folder(above))
+        if path not in self._folders:
+            self._keep_open(path, os.open(self._target, flags))
+        fd = self._folders[path]
+        self._folders.move_to_end(path)
+        for name in reversed(missing):
+            path = join(path, name)
+            fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=fd)
+            self._keep_open(path, fd)
+        return fd
+
+    def _keep_open(self, path: bytes, fd: int) -> None:
         while len(self._folders) >= _OPEN_FOLDERS:
             os.close(self._folders.popitem(last=False)[1])
         self._folders[path] = fd
-        return fd
 
     def _close_folders(self) -> None:
         while self._folders:

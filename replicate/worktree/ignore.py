@@ -11,7 +11,7 @@ import contextlib
 import fnmatch
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -23,8 +23,9 @@ _BUILT_IN = frozenset(
 )
 _ENVIRONMENT_MARKS = frozenset((b"pyvenv.cfg", b"conda-meta"))
 _SECRETS = (
-    ".env .env.* *.pem *.key *.p12 id_rsa* id_ed25519* .netrc .pypirc .aws .ssh .gcloud credentials*.json .git-credentials"
-).split()
+    *(".env", ".env.*", "*.pem", "*.key", "*.p12", "id_rsa*", "id_ed25519*", ".netrc", ".pypirc"),
+    *(".aws", ".ssh", ".gcloud", "credentials*.json", ".git-credentials"),
+)
 _SECRET = re.compile("|".join(fnmatch.translate(pattern) for pattern in _SECRETS).encode())
 _TEMPORARY_PREFIX = b".replicate-tmp-"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -61,7 +62,7 @@ class IgnoreRules:
         # pathspec takes 20 ms to import; a worktree without ignore files does not need it.
         from pathspec import GitIgnoreSpec
 
-        patterns = []
+        patterns: list[Any] = []
         for line in text.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogateescape").split("\n"):
             with contextlib.suppress(ValueError):  # a line that is no pattern ignores nothing
                 patterns += GitIgnoreSpec.from_lines([line.removesuffix("\r")]).patterns

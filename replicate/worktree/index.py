@@ -17,6 +17,7 @@ from replicate.objects.ids import ObjectID
 
 FINE_GRAIN_NS = 20_000_000
 COARSE_GRAIN_NS = 2_000_000_000
+_MAX_INTEGER = (1 << 63) - 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, ino BLOB, dev BLOB, racy INTEGER, id BLOB
@@ -65,8 +66,11 @@ class Index:
         self._entries: dict[bytes, IndexEntry] = {}
         self._changed: set[bytes] = set()
         if path is not None:
-            with contextlib.suppress(sqlite3.Error):
+            try:
                 self._load(path)
+            except (sqlite3.Error, ValueError, TypeError, AttributeError):  # damaged, or rows that are not ours
+                self._entries.clear()
+                self._drop(path)
 
     def lookup(self, path: bytes, info: os.stat_result) -> ObjectID | None:
         """Return the blob that a file holds, if its stat proves it."""
@@ -97,7 +101,7 @@ class Index:
             self._changed.add(path)
 
     def keep_only(self, paths: Iterable[bytes]) -> None:
-        """Drop what is known about all other paths of the worktree; files from elsewhere have absolute paths and stay."""
+        """Drop what is known about other paths of the worktree; files from elsewhere have absolute paths and stay."""
         for path in self._entries.keys() - set(paths):
             if not path.startswith(b"/"):
                 self.forget(path)
@@ -111,14 +115,18 @@ class Index:
             return
         try:
             self._write(self._path)
-        except sqlite3.Error:
-            for suffix in ("", "-journal"):
-                with contextlib.suppress(OSError):
-                    os.unlink(self._path + suffix)
+        except (sqlite3.Error, OSError):
+            self._drop(self._path)
             self._changed = set(self._entries)
-            with contextlib.suppress(sqlite3.Error):  # it is a cache: the next save reads the files again
+            with contextlib.suppress(sqlite3.Error, OSError):  # it is a cache: the next save reads the files again
                 self._write(self._path)
         self._changed.clear()
+
+    @staticmethod
+    def _drop(path: str) -> None:
+        for suffix in ("", "-journal"):
+            with contextlib.suppress(OSError):
+                os.unlink(path + suffix)
 
     def _load(self, path: str) -> None:
         if not os.path.exists(path):
@@ -130,8 +138,6 @@ class Index:
             for name, size, mtime, ctime, ino, dev, racy, digest in db.execute("SELECT * FROM files"):
                 stat = Stat(size, mtime, ctime, int.from_bytes(ino, "big"), int.from_bytes(dev, "big"))
                 self._entries[name] = IndexEntry(stat, bool(racy), ObjectID(digest))
-        except (ValueError, TypeError, AttributeError):  # rows that are not ours
-            self._entries.clear()
         finally:
             db.close()
 
@@ -146,8 +152,8 @@ class Index:
             gone = []
             for name in self._changed:
                 entry = self._entries.get(name)
-                if entry is None:
-                    gone.append((name,))
+                if entry is None or max(map(abs, entry.stat[:3])) > _MAX_INTEGER:
+                    gone.append((name,))  # or dated beyond what SQLite can hold: read again by the next process
                 else:
                     size, mtime, ctime, ino, dev = entry.stat
                     key = (ino.to_bytes(16, "big"), dev.to_bytes(16, "big"))

@@ -25,7 +25,7 @@ class Scan:
             `Mode.DIRECTORY`.
         secrets: Paths left out because their names usually mean secrets.
         special: Paths left out because they are sockets, FIFOs or devices.
-        unreadable: Directories that could not be listed, with the reason.
+        unreadable: Directories that could not be listed, and what could not be looked at, with the reason.
     """
 
     directories: dict[bytes, dict[bytes, tuple[Mode, os.stat_result]]] = field(default_factory=dict)
@@ -68,6 +68,9 @@ class Scanner:
             info = os.stat(full, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as exc:
+            found.unreadable.append((path, exc.strerror or str(exc)))
+            return False
         mode = mode_of(info)
         if mode is None:
             found.special.append(path)
@@ -89,18 +92,25 @@ class Scanner:
             except OSError as exc:
                 if not folder:
                     raise
-                found.unreadable.append((folder, exc.strerror or str(exc)))
+                if folder == top or not isinstance(exc, FileNotFoundError):  # else it was removed while we walk
+                    found.unreadable.append((folder, exc.strerror or str(exc)))
+                self._leave_out(folder, found)
                 continue
             names = {entry.name for entry in entries}
             if folder and folder != top and is_environment(names):
-                parent, _, name = folder.rpartition(b"/")
-                found.directories[parent].pop(name, None)
+                self._leave_out(folder, found)
                 continue
             if use_rules and IGNORE_FILE in names:
                 rules = rules.within(folder, self._read_ignore_file(folder))
             here = found.directories.setdefault(folder, {})
             for entry in entries:
                 self._visit(entry, folder, rules, here, found, pending.append)
+
+    @staticmethod
+    def _leave_out(folder: bytes, found: Scan) -> None:
+        """Take a directory that was found out of its parent again."""
+        parent, _, name = folder.rpartition(b"/")
+        found.directories.get(parent, {}).pop(name, None)
 
     def _visit(
         self,
@@ -121,6 +131,9 @@ class Scanner:
         try:
             info = entry.stat(follow_symlinks=False)
         except FileNotFoundError:  # removed while we walk
+            return
+        except OSError as exc:
+            found.unreadable.append((path, exc.strerror or str(exc)))
             return
         mode = mode_of(info)
         if not rules.is_empty and rules.ignores(path, is_directory=mode is Mode.DIRECTORY):

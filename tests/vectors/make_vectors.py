@@ -346,7 +346,7 @@ class Frame:
     def build(self, reserved: int = 0) -> bytes:
         start = struct.pack("<4s4BQQ", b"OBJ1", self.kind, self.encoding, self.depth, reserved, self.claims()[1],
                             len(self.payload)) + self.claims()[0]  # fmt: skip
-        return start + struct.pack("<I", zlib.crc32(start + self.payload)) + self.payload
+        return start + struct.pack("<I", zlib.crc32(start + (self.payload if self.encoding else b""))) + self.payload
 
     def entry(self, offset: int, length: int = -1, reserved: int = 0) -> bytes:
         length = 60 + len(self.payload) if length < 0 else length

@@ -14,9 +14,7 @@ from replicate.worktree.scan import Scan, Scanner
 def scanned(root: Path, found: Scan | None = None) -> set[str]:
     """Return the paths that a save of the whole folder holds."""
     scan = found or Scanner(str(root)).scan()
-    return {
-        os.fsdecode(os.path.join(folder, name)) for folder, listing in scan.directories.items() for name in listing
-    }
+    return {os.fsdecode(os.path.join(folder, name)) for folder, listing in scan.directories.items() for name in listing}
 
 
 def named(root: Path, path: str) -> set[str]:
@@ -119,8 +117,19 @@ def test_gitignore_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(".git .replicate .hg .svn __pycache__ .mypy_cache .pytest_cache .ruff_cache .tox".split()),
-        *(".ipynb_checkpoints node_modules .DS_Store .replicate-tmp-0123456789abcdef".split()),
+        ".git",
+        ".replicate",
+        ".hg",
+        ".svn",
+        "__pycache__",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".tox",
+        ".ipynb_checkpoints",
+        "node_modules",
+        ".DS_Store",
+        ".replicate-tmp-0123456789abcdef",
     ],
 )
 def test_what_is_built_in_stays_out_at_every_depth(tmp_path: Path, name: str) -> None:
@@ -135,15 +144,31 @@ def test_names_that_only_resemble_built_in_ones_are_saved(name: str) -> None:
 
 
 def test_no_ignore_file_takes_back_what_is_built_in(tmp_path: Path) -> None:
-    write(tmp_path, {".replicateignore": "!.git\n!.env\n!__pycache__/\n", ".git/a": "", ".env": "", "__pycache__/a": ""})
+    write(
+        tmp_path, {".replicateignore": "!.git\n!.env\n!__pycache__/\n", ".git/a": "", ".env": "", "__pycache__/a": ""}
+    )
     assert scanned(tmp_path) == {".replicateignore"}
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *".env .env.local server.pem tls.key store.p12 id_rsa id_rsa.pub id_ed25519 .netrc .pypirc .aws .ssh".split(),
-        *".gcloud credentials.json credentials-prod.json .git-credentials".split(),
+        ".env",
+        ".env.local",
+        "server.pem",
+        "tls.key",
+        "store.p12",
+        "id_rsa",
+        "id_rsa.pub",
+        "id_ed25519",
+        ".netrc",
+        ".pypirc",
+        ".aws",
+        ".ssh",
+        ".gcloud",
+        "credentials.json",
+        "credentials-prod.json",
+        ".git-credentials",
     ],
 )
 def test_names_that_usually_mean_secrets_stay_out_and_are_listed(tmp_path: Path, name: str) -> None:
@@ -154,7 +179,9 @@ def test_names_that_usually_mean_secrets_stay_out_and_are_listed(tmp_path: Path,
     assert found.secrets == [f"d/{name}".encode()]
 
 
-@pytest.mark.parametrize("name", ["env", ".envrc", "environment.env", "pem", "key", "monkey.py", "credentials.py", "aws"])
+@pytest.mark.parametrize(
+    "name", ["env", ".envrc", "environment.env", "pem", "key", "monkey.py", "credentials.py", "aws"]
+)
 def test_names_that_only_resemble_secrets_are_saved(name: str) -> None:
     assert not is_secret(name.encode())
 

@@ -10,7 +10,7 @@ import pytest
 
 from replicate.objects.ids import ObjectID, blob_id
 from replicate.worktree.index import FINE_GRAIN_NS, Index, Stat
-from tests.projects import SampleProject, read_folder
+from tests.projects import SampleProject, read_folder, wait_until_settled
 
 NOW = 1_700_000_000_000_000_000
 BLOB = blob_id(b"content")
@@ -49,7 +49,7 @@ def test_a_stat_that_differs_in_anything_proves_nothing(field: str) -> None:
 
 
 def test_a_path_that_was_never_read_is_not_known() -> None:
-    assert indexed().lookup(b"b", SETTLED) is None
+    assert known(indexed(), SETTLED, b"b") is None
 
 
 # -- the racy rule --------------------------------------------------------------------------------------------------
@@ -79,9 +79,11 @@ def test_a_racy_file_is_read_once_more_and_then_trusted(tmp_path: Path, opened: 
     project = SampleProject(tmp_path / "w")
     project.write("old", "1")
     project.settle()
-    project.write("new", "2")
     session = project.begin()
-    project.settle()
+    soon = project.write("new", "2").stat().st_mtime_ns + 400_000_000
+    os.utime(project.root / "new", ns=(soon, soon))
+    project.save(session)
+    wait_until_settled(project.root, soon)
     counts = []
     for _ in range(3):
         opened.clear()
@@ -94,7 +96,7 @@ def test_a_rewrite_within_one_tick_of_the_clock_is_detected(tmp_path: Path) -> N
     project = SampleProject(tmp_path / "w")
     path = project.write("a", "0000")
     session = project.begin()
-    for number in range(60):
+    for number in range(1, 60):
         with open(path, "r+b") as file:
             file.write(b"%04d" % number)
         saved = project.save(session)
@@ -288,4 +290,3 @@ def test_an_index_that_names_a_wrong_blob_for_a_settled_file_is_what_deleting_it
     saved = project.save(project.resume())
     project.restore(saved, tmp_path / "out")
     assert read_folder(tmp_path / "out") == {b"a": ("file", b"1")}
-

@@ -1,0 +1,52 @@
+"""How commits, times and values are given to people and programs: sentences, JSON, notebook tables. Floor 7."""
+
+from __future__ import annotations
+
+import datetime
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from replicate.refs import CommitRecord
+from replicate.text import format_bytes, format_seconds, format_value
+
+
+def describe_saved(record: CommitRecord, primary: tuple[str, str] | None) -> str:
+    """Return the line that tells of a saved checkpoint: what, which step, how large, how long."""
+    commit = record.commit
+    parts = [f"checkpoint {record.commit_id.short}", f"step {commit.step}"]
+    if primary and primary[0] in commit.metrics:
+        parts.append(f"{primary[0]} {format_value(commit.metrics[primary[0]])}")
+    parts.append(f"{format_bytes(record.bytes)}, {format_bytes(record.new_bytes)} new")
+    parts.append(format_seconds(record.duration_ns / 1e9))
+    return " · ".join(parts)
+
+
+def to_datetime(time_ns: int) -> datetime.datetime:
+    """Return a time in ns since 1970 as an aware datetime in UTC; out of range, the nearest that Python knows."""
+    try:
+        return datetime.datetime.fromtimestamp(time_ns / 1e9, datetime.UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.datetime.fromtimestamp(0 if time_ns < 0 else 253402300799, datetime.UTC)
+
+
+def json_time(time: datetime.datetime) -> str:
+    """Return a time as RFC 3339 text in UTC."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def json_value(value: Any) -> Any:
+    """Return a value as JSON can hold it: NaN and infinities as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {key: json_value(item) for key, item in value.items()}
+    return [json_value(item) for item in value] if isinstance(value, list) else value
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table for a notebook."""
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
