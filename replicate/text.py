@@ -21,7 +21,9 @@ def format_bytes(size: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration: 0.4 s, 12 s, 3 min, 2.5 h, 3 days."""
+    """Return a duration: 14 ms, 0.4 s, 12 s, 3 min, 2.5 h, 3 days."""
+    if seconds < 0.095:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 99.5:
