@@ -48,7 +48,9 @@ def load_base(repository: Repository, record: CommitRecord) -> Base | None:
     except (CorruptionError, NotFoundError):
         return None
     at = record.packset.at
-    stored = Stored(record.locator, locator.older, locator.total, locator.whole, packset, at, record.meta)
+    stored = Stored(
+        record.locator, locator.older, locator.total, locator.whole, packset, at, record.meta, locator.spread
+    )
     return Base(record, stored, directories)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
-import shutil
 from collections.abc import Iterator
 
 from replicate.config import Project
@@ -21,6 +21,7 @@ from replicate.transport import LocalTransport, Transport
 from replicate.worktree.index import Index
 
 MARKER_KEY = "ctl/v1"
+_LEFTOVER_NS = 86_400 * 10**9
 MARKER = b"replicate store, format 1\n"
 
 
@@ -40,9 +41,7 @@ class Repository:
         self.reporter = reporter
         self.transport: Transport = transport or LocalTransport(project.store, durability=project.durability)
         self.refs = RefStore(self.transport, self._tell_damage)
-        self.index = ObjectIndex(self.local_path("objects.db"), self.transport, host.boot_id)
         self._check_format()
-        self._bind_local()
 
     def _tell_damage(self, error: CorruptionError) -> None:
         self.reporter.warn(f"{error.message}; it is left out")
@@ -50,6 +49,24 @@ class Repository:
     def local_path(self, *parts: str) -> str:
         """Return a path in `local/`."""
         return os.path.join(self.project.store, "local", *parts)
+
+    def cache_path(self, *parts: str) -> str:
+        """Return a path among this machine's caches.
+
+        They are bound to the store folder's device and inode and to the host, so that neither a copied store nor one
+        that several machines share uses what another place knew (SPEC §5.3).
+        """
+        try:
+            info = os.stat(self.project.store)
+            binding = f"{info.st_dev} {info.st_ino} {self.host.name}"
+        except FileNotFoundError:
+            binding = self.host.name
+        return self.local_path("cache", blob_id(os.fsencode(binding)).short, *parts)
+
+    @functools.cached_property
+    def index(self) -> ObjectIndex:
+        """The dedup index."""
+        return ObjectIndex(self.cache_path("objects.db"), self.transport, self.host.boot_id)
 
     def excluded_paths(self, folder: str) -> tuple[bytes, ...]:
         """Return the store's path relative to `folder` if it lies in it: it is never saved into itself."""
@@ -94,7 +111,6 @@ class Repository:
             raise StorageError(f"cannot create {self.project.store}: {exc.strerror}", operation="write") from exc
         self.transport.put(f"ctl/store~{self.host.random(16).hex()}", b"")
         self.transport.put(MARKER_KEY, MARKER)
-        self._bind_local()
         return is_new
 
     def check_writable(self) -> None:
@@ -106,26 +122,6 @@ class Repository:
                     f"{self.project.store} was changed by a newer version ({name}); this one cannot save into it",
                     hint="upgrade replicate: pip install --upgrade replicate-vc",
                 )
-
-    def _bind_local(self) -> None:
-        """Drop `local/` when the store was copied from elsewhere: what it says is of another place (SPEC §5.3)."""
-        try:
-            info = os.stat(self.project.store)
-        except FileNotFoundError:
-            return
-        binding = f"{info.st_dev} {info.st_ino} {self.host.name}\n"
-        path = self.local_path("binding")
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                if file.read() == binding:
-                    return
-            shutil.rmtree(self.local_path(), ignore_errors=True)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return
-        with contextlib.suppress(OSError):  # a store on read-only media has no local part
-            self._write_local(path, binding)
 
     def _write_local(self, path: str, text: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -168,7 +164,7 @@ class Repository:
     # -- the worktree's state --------------------------------------------------------------------------------------
 
     def _worktree_path(self, name: str) -> str:
-        return self.local_path("worktree", blob_id(os.fsencode(self.project.root)).short, name)
+        return self.cache_path("worktree", blob_id(os.fsencode(self.project.root)).short, name)
 
     def worktree_index(self) -> Index:
         """Open the worktree's stat cache."""
@@ -188,6 +184,14 @@ class Repository:
         """Remember which commit the worktree holds."""
         with contextlib.suppress(OSError):  # derived (I4): the next save is slower, no more
             self._write_local(self._worktree_path("head"), record.name.key + "\n")
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left in `local/tmp`: files that are a day old."""
+        folder = self.local_path("tmp")
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folder):
+                if self.host.now_ns() - entry.stat(follow_symlinks=False).st_mtime_ns > _LEFTOVER_NS:
+                    os.unlink(entry.path)
 
     # -- sessions --------------------------------------------------------------------------------------------------
 

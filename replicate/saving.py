@@ -107,9 +107,7 @@ class Save:
         try:
             with self._repository.saving():
                 self._repository.index.begin_save()
-                self._trusted = self._base is not None and all(
-                    self._repository.index.is_sound(pack) for pack in self._base.stored.packset
-                )
+                self._trusted = self._is_base_sound()
                 selection = self._select(named)
                 self._store_items(selection.listings)
                 self._writer.flush()
@@ -125,6 +123,17 @@ class Save:
         self._warn()
         base = Base(record, stored, self._directories)
         return Saved(base, root.files, root.size_bytes, self._writer.new_bytes, record.duration_ns)
+
+    def _is_base_sound(self) -> bool:
+        """Tell whether every pack of the base may be relied on; a dedup index that was lost meanwhile is rebuilt."""
+        if self._base is None:
+            return False
+        index = self._repository.index
+        if all(index.is_sound(pack) for pack in self._base.stored.packset):
+            return True
+        index.refresh()
+        index.begin_save()
+        return all(index.is_sound(pack) for pack in self._base.stored.packset)
 
     def _publish(self, commit: Commit, root: DirectoryState, session: str, started: int) -> tuple[CommitRecord, Stored]:
         encoded = encode_commit(commit)
@@ -156,11 +165,11 @@ class Save:
                     yield entry.object_id
 
     def _select(self, named: tuple[NamedPath, ...] | None) -> Selection:
-        base = self._base if self._trusted else None
+        selection = None
         if named is None or any(not one.path for one in named):
-            selection = select_worktree(self._repository, self._index, base)
-        else:
-            selection = select_named(self._repository, self._base, named)
+            selection = select_worktree(self._repository, self._index, self._base if self._trusted else None)
+        if selection is None or named:
+            selection = select_named(self._repository, self._base, named or (), selection)
         self._skipped.update(selection.unreadable)
         self._tell_once("not saved, being sockets, pipes or devices", selection.special)
         self._tell_once("not saved, as they may hold secrets (name them to save them)", selection.secrets)
@@ -236,7 +245,7 @@ class Save:
         attempts = _ATTEMPTS if item.named else _ATTEMPTS + _LENIENT_ATTEMPTS
         for attempt in range(attempts):
             try:
-                if item.stat.size <= _SMALL_BYTES:
+                if item.stat.size <= _SMALL_BYTES and not attempt:  # it may be larger by now
                     data, before, after = read_small(item.source, _SMALL_BYTES)
                     item.object_id = self._writer.write_blob(data)
                 else:
@@ -383,9 +392,9 @@ class Save:
         if self._unstable:
             self._reporter.warn(f"changed while they were saved, and saved as read: {_some(self._unstable)}")
         if self._skipped:
-            path, why = next(iter(self._skipped.items()))
+            path = min(self._skipped)
             more = f" and {len(self._skipped) - 1} more" if len(self._skipped) > 1 else ""
-            self._reporter.warn(f"not saved: {os.fsdecode(path)} ({why}){more}")
+            self._reporter.warn(f"not saved: {ascii_safe(path)} ({self._skipped[path]}){more}")
 
 
 def _some(paths: list[bytes]) -> str:

@@ -78,7 +78,7 @@ def select_worktree(repository: Repository, index: Index, base: Base | None) -> 
     """Return the whole worktree. `base` is given only if what it holds may be relied on."""
     root = repository.project.root
     try:
-        scan = _scanner(repository).scan()
+        scan = Scanner(root, repository.excluded_paths(root)).scan()
     except OSError as exc:
         raise StorageError(f"cannot read {root}: {exc.strerror}", operation="read") from exc
     top = os.path.join(os.fsencode(root), b"")
@@ -106,20 +106,29 @@ def select_worktree(repository: Repository, index: Index, base: Base | None) -> 
     return selection
 
 
-def select_named(repository: Repository, base: Base | None, named_paths: tuple[NamedPath, ...]) -> Selection:
+def select_named(
+    repository: Repository, base: Base | None, named_paths: tuple[NamedPath, ...], worktree: Selection | None = None
+) -> Selection:
     """Return the directories that differ from the base's because of the named paths, which may be none.
+
+    Where the worktree itself is among them, `worktree` is its selection, and the other paths are added to it.
 
     Raises:
         InvalidInputError: A path does not exist, or cannot be saved.
         StorageError: A folder cannot be listed.
     """
-    selection = Selection({}, True, {}, [], [])
+    selection = worktree or Selection({}, True, {}, [], [])
     root = os.fsencode(repository.project.root)
     listings = selection.listings
+    store = os.fsencode(os.path.join(os.path.realpath(repository.project.store), ""))
     for named in named_paths:
+        if not named.path:
+            continue
+        if os.path.join(named.source, b"").startswith(store):
+            raise InvalidInputError(f"cannot save {os.fsdecode(named.source)}: it is the store")
         in_worktree = named.source == os.path.join(root, named.path)
         folder, name = (root, named.path) if in_worktree else os.path.split(named.source)
-        scanner = _scanner(repository) if in_worktree else Scanner(os.fsdecode(folder))
+        scanner = Scanner(os.fsdecode(folder), repository.excluded_paths(os.fsdecode(folder)))
         scan = Scan()
         is_there = scanner.scan_named(name, scan)
         for path, why in scan.unreadable:
@@ -180,10 +189,6 @@ def _lister(base: Base | None) -> Callable[[bytes], Listing]:
         return {entry.name: entry for entry in state.entries} if state else {}
 
     return list_base
-
-
-def _scanner(repository: Repository) -> Scanner:
-    return Scanner(repository.project.root, repository.excluded_paths(repository.project.root))
 
 
 def _too_deep(folder: bytes) -> InvalidInputError:

@@ -51,6 +51,7 @@ class Session:
         self._step: int | None = None
         self._primary: tuple[str, str] | None = None
         self.is_ended = False
+        repository.remove_leftovers()
         repository.index.refresh()
 
     # -- begin -----------------------------------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+import unicodedata
+from collections.abc import Sequence
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+_NUMBER = re.compile(r"(?P<whole>-?\d+)(\.\d+)?(e[+-]\d+)?", re.ASCII)
 
 
 def format_bytes(size: int) -> str:
@@ -44,7 +47,7 @@ def format_age(seconds: float) -> str:
             return f"{round(seconds / size)} {unit} ago"
     if seconds < 36 * 3600:
         hours = round(seconds / 3600)
-        return f"{hours} hour{'s' if hours != 1 else ''} ago" if hours < 24 else "yesterday"
+        return f"{hours} hours ago" if hours < 24 else "yesterday"
     days = round(seconds / 86400)
     if days < 14:
         return f"{days} days ago"
@@ -56,7 +59,7 @@ def format_age(seconds: float) -> str:
 
 
 def format_value(value: object, width: int = 24) -> str:
-    """Return a param or metric in at most `width` characters; floats with four digits, what is cut ends in `…`."""
+    """Return a param or metric in at most `width` columns; floats with four digits, what is cut ends in `…`."""
     if isinstance(value, bool) or value is None:
         text = {True: "true", False: "false", None: "none"}[value]
     elif isinstance(value, float):
@@ -67,8 +70,7 @@ def format_value(value: object, width: int = 24) -> str:
         text = "[" + ", ".join(format_value(item) for item in value) + "]"
     else:
         text = str(value)
-    text = "".join(char if char.isprintable() else "·" for char in text)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return cut(printable(text), width)
 
 
 def format_float(value: float) -> str:
@@ -80,22 +82,47 @@ def format_float(value: float) -> str:
     return f"{value:.4g}"
 
 
-def align(rows: Iterable[Iterable[str]], *, right: frozenset[int] = frozenset(), gap: int = 2) -> list[str]:
-    """Return rows of cells as lines with plain columns; columns in `right` are aligned to the right."""
-    table = [list(row) for row in rows]
-    if not table:
-        return []
-    widths = [
-        max(len(row[column]) if column < len(row) else 0 for row in table) for column in range(max(map(len, table)))
+def align_numbers(cells: Sequence[str]) -> list[str]:
+    """Return cells with spaces in front so that numbers stand with their points in line; text is left as it is."""
+    heads = [match.end("whole") if (match := _NUMBER.fullmatch(cell)) else None for cell in cells]
+    widest = max((head for head in heads if head is not None), default=0)
+    return [
+        cell if head is None else " " * (widest - head) + cell for cell, head in zip(cells, heads, strict=True)
     ]
-    lines = []
-    for row in table:
-        cells = [
-            cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
-            for column, cell in enumerate(row)
-        ]
-        lines.append((" " * gap).join(cells).rstrip())
-    return lines
+
+
+def printable(text: str) -> str:
+    """Return text in which what a terminal would not show, or obey, is `·`: control characters and the like."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal printable text takes: East Asian characters two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(char) for char in text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return printable text in at most `width` columns (one or more); what is cut ends in `…`."""
+    return text if columns(text) <= width else take(text, width - 1) + "…"
+
+
+def take(text: str, width: int) -> str:
+    """Return as much of the beginning of printable text as `width` columns hold."""
+    if text.isascii():
+        return text[: max(width, 0)]
+    for number, char in enumerate(text):
+        width -= _columns(char)
+        if width < 0:
+            return text[:number]
+    return text
+
+
+def _columns(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def plural(count: int, noun: str) -> str:

@@ -5,16 +5,31 @@ from __future__ import annotations
 import itertools
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import zstandard
 from blake3 import blake3
 
+from replicate.errors import CorruptionError
 from replicate.objects.codecs import Encoding, concat
 from replicate.objects.codecs.concat import Chunk
+from replicate.objects.codecs.patch import PatchBase
+from replicate.objects.cutting import MAX_PIECE_BYTES
 from replicate.objects.ids import Kind, ObjectID, blob_id, object_id, pack_id
-from replicate.objects.model import Mode, TreeEntry, encode_tree
+from replicate.objects.index import ObjectIndex
+from replicate.objects.locator import LocatorView
+from replicate.objects.model import (
+    Commit,
+    Mode,
+    TreeEntry,
+    commit_id,
+    decode_commit,
+    directory_size,
+    encode_commit,
+    encode_tree,
+)
 from replicate.objects.pack import (
     END_MAGIC,
     ENTRY,
@@ -29,6 +44,9 @@ from replicate.objects.pack import (
     pack_key,
 )
 from replicate.objects.store import ObjectStore
+from replicate.objects.writer import ObjectWriter, Stored
+from replicate.refs import CommitRecord, RefStore
+from replicate.refs.store import packset_of
 from replicate.transport import MemoryTransport, Transport
 
 NONCE = bytes(range(16))
@@ -43,6 +61,15 @@ def numbered_random() -> Callable[[int], bytes]:
 def noise(size: int, seed: str = "") -> bytes:
     """Return bytes that do not compress, the same for the same arguments."""
     return blake3(seed.encode()).digest(size)
+
+
+def refusal(call: Callable[[], object]) -> CorruptionError | None:
+    """Return the error that a call raises on damaged bytes, or None when it takes them."""
+    try:
+        call()
+    except CorruptionError as exc:
+        return exc
+    return None
 
 
 def some_id(name: str) -> ObjectID:
@@ -177,3 +204,150 @@ def store_of(*packs: BuiltPack, transport: Transport | None = None) -> ObjectSto
 def tree_frame(entries: Iterable[TreeEntry]) -> Frame:
     """Return a frame that holds a tree."""
     return Frame(encode_tree(entries), Kind.TREE)
+
+
+class BytesSource:
+    """A big blob in memory; a `PieceSource`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size_bytes = len(data)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """See `PieceSource`."""
+        buffer[:] = self._data[offset : offset + len(buffer)]
+
+
+@dataclass(frozen=True)
+class SavedFiles:
+    """A commit that was saved, and what the next one builds on."""
+
+    record: CommitRecord
+    stored: Stored
+    folders: Mapping[str, tuple[ObjectID, Sequence[TreeEntry], PatchBase | None]]
+
+
+Folder = dict[str, "bytes | Folder"]
+
+
+class SmallStore:
+    """Saves and restores small commits: objects, refs and an index over a transport, without a worktree."""
+
+    def __init__(
+        self, folder: Path, transport: Transport | None = None, *, boot: str = "boot 1", durable: bool = True
+    ) -> None:
+        self.transport = transport or MemoryTransport()
+        self.durable = durable
+        self.random = numbered_random()
+        self.index = ObjectIndex(str(folder / "objects.db"), self.transport, boot)
+        self.damage: list[CorruptionError] = []
+        self.refs = RefStore(self.transport, self.damage.append)
+
+    def writer(self) -> ObjectWriter:
+        """Begin a save."""
+        self.index.begin_save()
+        return ObjectWriter(self.transport, self.index, random=self.random, durable=self.durable, workers=2)
+
+    def save(
+        self, files: Folder, previous: SavedFiles | None = None, *, relying: bool = True, metrics: float = 0.0
+    ) -> SavedFiles:
+        """Save a root, or a checkpoint after `previous`, which relies on what that one holds unless told not to."""
+        writer = self.writer()
+        base = previous if relying else None
+        folders: dict[str, tuple[ObjectID, Sequence[TreeEntry], PatchBase | None]] = {}
+        try:
+            tree = self._write_folder(writer, "", files, base, folders).object_id
+            commit = Commit(
+                tree=tree,
+                author="ada@engine",
+                time_ns=1,
+                parents=(previous.record.commit_id,) if previous else (),
+                experiment=previous.record.name.experiment if previous else None,
+                nonce=b"" if previous else self.random(16),
+                seq=previous.record.commit.seq + 1 if previous else 0,
+                metrics={"loss": metrics} if previous else {},
+            )
+            encoded = encode_commit(commit)
+            writer.write_meta(Kind.COMMIT, encoded)
+            live = [one for found, entries, _ in folders.values() for one in (found, *(e.object_id for e in entries))]
+            stored = writer.finish(base.stored if base else None, lambda: live)
+        finally:
+            writer.close()
+        record = publish(self.refs, encoded, stored)
+        return SavedFiles(record, stored, folders)
+
+    def _write_folder(
+        self,
+        writer: ObjectWriter,
+        path: str,
+        files: Folder,
+        base: SavedFiles | None,
+        folders: dict[str, tuple[ObjectID, Sequence[TreeEntry], PatchBase | None]],
+    ) -> TreeEntry:
+        before = base.folders.get(path) if base else None
+        held = {one.object_id for one in before[1]} if before else set()
+        entries = []
+        for name, content in files.items():
+            if isinstance(content, dict):
+                made = self._write_folder(writer, f"{path}/{name}", content, base, folders)
+                entries.append(made._replace(name=name.encode()))
+                continue
+            made = entry(name, content)
+            entries.append(made)
+            if made.object_id in held:
+                continue
+            if len(content) > MAX_PIECE_BYTES:
+                writer.write_large(BytesSource(content), lambda size: None)
+            else:
+                writer.write_blob(content)
+        data = encode_tree(entries)
+        tree = object_id(Kind.TREE, data)
+        if before and before[0] == tree:
+            patch_base = before[2]
+        else:
+            tree, patch_base = writer.write_tree(data, before[2] if before else None)
+        folders[path] = (tree, entries, patch_base)
+        return TreeEntry(b"", Mode.DIRECTORY, directory_size(entries), tree)
+
+    def locations(self, saved: SavedFiles | CommitRecord) -> LocatorView:
+        """Return a fresh look at where the closure of a commit lies."""
+        record = saved if isinstance(saved, CommitRecord) else saved.record
+        return LocatorView(self.transport, [record.locator])
+
+    def objects(self, saved: SavedFiles | CommitRecord) -> ObjectStore:
+        """Return a fresh look at the objects of a commit."""
+        return ObjectStore(self.transport, self.locations(saved))
+
+    def restore(self, saved: SavedFiles | CommitRecord) -> Folder:
+        """Return the files of a commit as they are read back, by its locator only."""
+        record = saved if isinstance(saved, CommitRecord) else saved.record
+        return read_folder(self.objects(saved), record.commit.tree)
+
+
+def read_folder(objects: ObjectStore, tree: ObjectID, claimed_bytes: int | None = None) -> Folder:
+    """Return the files of a tree, all verified."""
+    found: Folder = {}
+    for one in objects.read_tree(tree, claimed_bytes=claimed_bytes):
+        if one.mode is Mode.DIRECTORY:
+            found[one.name.decode()] = read_folder(objects, one.object_id, one.size_bytes)
+        else:
+            found[one.name.decode()] = objects.read(one.object_id)
+    return found
+
+
+SESSION = "5e" * 8
+
+
+def publish(refs: RefStore, encoded: bytes, stored: Stored) -> CommitRecord:
+    """Publish a commit that was stored."""
+    wanted = commit_id(encoded)
+    commit = decode_commit(encoded, "a new commit")
+    fields = {
+        "commit": encoded,
+        **packset_of(stored).fields(),
+        "meta": [bytes(pack) for pack in stored.meta],
+        "locator": stored.locator.encode(),
+    }
+    record = refs.publish(commit.experiment or wanted, commit.seq, SESSION, "c", fields, wanted.hex())
+    assert isinstance(record, CommitRecord)
+    return record

@@ -10,12 +10,14 @@ import click
 
 from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, json_option, open_history
-from replicate.cli.render import Cell, cell_text, echo_json, echo_table, terminal_width
+from replicate.cli.render import Cell, cell_text, echo_json, echo_table, first_line, terminal_width
 from replicate.experiment import Experiment
 from replicate.filters import Filter, sort_experiments
-from replicate.text import format_age, format_value, plural
+from replicate.text import align_numbers, columns, cut, format_age, format_value, plural, printable
 
 _COLUMN = 24
+_NARROWER = (16, 12)
+_METRICS = 3
 
 
 @click.command()
@@ -59,68 +61,92 @@ def command(
 
 
 def _table(experiments: list[Experiment], show_all: bool) -> None:
-    columns = _columns(experiments, _param_names(experiments, show_all))
-    hidden = _fit(columns)
+    params = _param_names(experiments, show_all)
+    columns = _columns(experiments, params)
+    dropped = _fit(columns, keep=show_all)
     statuses = [column.head for column in columns].index("STATUS")
     rows: list[list[Cell]] = [[column.head for column in columns]]
-    notes: dict[int, tuple[int, str]] = {}
+    notes: dict[int, tuple[int, Cell]] = {}
     for number, one in enumerate(experiments):
         rows.append([column.cells[number] for column in columns])
         if one.status == "failed" and one.exception:
-            notes[number + 1] = (statuses, click.style(one.exception.splitlines()[0][:120], fg="red"))
-    echo_table(rows, notes=notes)
+            notes[number + 1] = (statuses, (first_line(one.exception), "red"))
+    echo_table(rows, notes=notes, fit=not show_all)
     tail = [plural(len(experiments), "experiment")]
-    if hidden:
-        tail.append(f"{plural(hidden, 'param')} more, --all shows them")
-    elif not show_all and len(experiments) > 1:
+    if dropped:
+        tail.append(f"no room for {', '.join(dropped)}: --all shows all")
+    elif len(experiments) > 1 and len(params) < len({name for one in experiments for name in one.params}):
         tail.append("params that differ are shown, --all shows the rest")
     forks = sum(one.is_forked for one in experiments)
     if forks:
         tail.append(f"{forks} with a fork, which `replicate log` shows")
-    click.echo(" · ".join(tail), err=True)
+    click.echo(printable(" · ".join(tail)), err=True)
 
 
 @dataclass(slots=True)
 class _Column:
     head: str
     cells: list[Cell]
-    is_param: bool = False
+    param: str | None = None
+
+    @property
+    def width(self) -> int:
+        return max(columns(cell_text(cell)) for cell in (self.head, *self.cells))
+
+    def cut(self, width: int) -> None:
+        self.head = cut(cell_text(self.head), width)
+        self.cells = [cut(cell_text(cell), width) for cell in self.cells]
 
 
 def _columns(experiments: list[Experiment], params: list[str]) -> list[_Column]:
     now = time.time()
     bests = [one.best() for one in experiments]
-    columns = [_Column("EXPERIMENT", [(one.short_id, "yellow") for one in experiments])]
+    latest = [one.latest() for one in experiments]
+    table = [_Column("EXPERIMENT", [(one.short_id, "yellow") for one in experiments])]
     if any(one.name for one in experiments):
-        columns.append(_Column("NAME", [one.name or "" for one in experiments]))
-    columns.append(_Column("STARTED", [format_age(now - one.created.timestamp()) for one in experiments]))
-    columns.append(_Column("STATUS", [_status(one) for one in experiments]))
+        table.append(_Column("NAME", [cut(printable(one.name or ""), _COLUMN) for one in experiments]))
+    table.append(_Column("STARTED", [format_age(now - one.created.timestamp()) for one in experiments]))
+    table.append(_Column("STATUS", [_status(one) for one in experiments]))
     for head, values in (("HOST", [one.host for one in experiments]), ("USER", [one.user for one in experiments])):
         if len(set(values)) > 1:
-            columns.append(_Column(head, list(values)))
-    columns += [_Column(name.upper(), [_cell(one.params, name) for one in experiments], True) for name in params]
+            table.append(_Column(head, list(values)))
+    table += [_Column(name.upper(), _cells([one.params for one in experiments], name), name) for name in params]
     if any(bests):
-        columns.append(_Column("BEST", [_step(best) for best in bests]))
+        table.append(_Column("BEST", [_step(best) for best in bests]))
+        metrics = [best.metrics if best else {} for best in bests]
         for name in dict.fromkeys(one.primary_metric[0] for one in experiments if one.primary_metric):
-            columns.append(_Column(name.upper(), [_cell(best.metrics, name) if best else "" for best in bests]))
-    columns.append(_Column("LATEST", [_step(one.latest()) for one in experiments]))
-    return columns
+            table.append(_Column(name.upper(), _cells(metrics, name)))
+    table.append(_Column("LATEST", [_step(one) for one in latest]))
+    if not any(bests):
+        metrics = [one.metrics if one else {} for one in latest]
+        for name in list(dict.fromkeys(name for one in metrics for name in one))[:_METRICS]:
+            table.append(_Column(name.upper(), _cells(metrics, name)))
+    return table
 
 
-def _fit(columns: list[_Column]) -> int:
-    """Drop param columns from the right until the table fits the terminal; return how many went."""
-    width = terminal_width()
-    hidden = 0
-    while width:
-        total = (
-            sum(2 + max(len(column.head), *(len(cell_text(cell)) for cell in column.cells)) for column in columns) - 2
-        )
-        params = [column for column in columns if column.is_param]
-        if total <= width or not params:
-            break
-        columns.remove(params[-1])
-        hidden += 1
-    return hidden
+def _fit(table: list[_Column], *, keep: bool) -> list[str]:
+    """Make a table fit the terminal: cut wide params, then drop params from the right unless all are to be kept.
+
+    Returns the names of those that were dropped.
+    """
+    limit = terminal_width()
+    if limit is None:
+        return []
+
+    def is_too_wide() -> bool:
+        return sum(column.width + 2 for column in table) - 2 > limit
+
+    params = [column for column in table if column.param is not None]
+    for width in _NARROWER:
+        for column in params:
+            if is_too_wide():
+                column.cut(width)
+    dropped = []
+    while params and not keep and is_too_wide():
+        column = params.pop()
+        table.remove(column)
+        dropped.append(str(column.param))
+    return dropped[::-1]
 
 
 def _param_names(experiments: list[Experiment], show_all: bool) -> list[str]:
@@ -143,8 +169,8 @@ def _status(experiment: Experiment) -> Cell:
     return status, {"running": "green", "failed": "red"}.get(status, "")
 
 
-def _cell(values: dict[str, Any], name: str) -> str:
-    return format_value(values[name], _COLUMN) if name in values else ""
+def _cells(values: list[dict[str, Any]], name: str) -> list[Cell]:
+    return list(align_numbers([format_value(one[name], _COLUMN) if name in one else "" for one in values]))
 
 
 def _step(checkpoint: Checkpoint | None) -> str:

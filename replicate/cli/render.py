@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from replicate.text import columns, printable, take
+
 Cell = str | tuple[str, str]
 """Text, or text and a colour."""
 
@@ -19,38 +21,63 @@ def echo_table(
     *,
     right: frozenset[int] = frozenset(),
     indent: str = "",
-    notes: Mapping[int, tuple[int, str]] | None = None,
+    notes: Mapping[int, tuple[int, Cell]] | None = None,
+    fit: bool = False,
 ) -> None:
-    """Print rows in plain columns two spaces apart.
+    """Print rows in plain columns two spaces apart. What a terminal would obey, such as escape codes, is shown as `·`.
 
     Args:
         rows: Cells; a short row ends early.
         right: Columns that are aligned to the right.
         indent: What every line begins with.
         notes: Row number → column and text of a line below the row; it does not widen the columns.
+        fit: Cut lines that are longer than the terminal is wide; a pipe gets them whole.
     """
+    limit = terminal_width() if fit else None
     widths: list[int] = []
     for row in rows:
         widths += [0] * (len(row) - len(widths))
         for column, cell in enumerate(row):
-            widths[column] = max(widths[column], len(cell_text(cell)))
+            widths[column] = max(widths[column], columns(cell_text(cell)))
     for number, row in enumerate(rows):
-        line = []
+        pieces: list[Cell] = [indent]
         last = max((column for column, cell in enumerate(row) if cell_text(cell)), default=-1)
         for column, cell in enumerate(row[: last + 1]):
-            text = cell_text(cell)
-            space = " " * (widths[column] - len(text))
-            shown = click.style(text, fg=cell[1]) if isinstance(cell, tuple) and cell[1] else text
-            line.append(space + shown if column in right else shown + (space if column < last else ""))
-        click.echo(indent + "  ".join(line))
+            space = " " * (widths[column] - columns(cell_text(cell)))
+            pieces += [space, cell] if column in right else [cell, space]
+            pieces.append("  ")
+        _echo_line(pieces, limit)
         if notes and number in notes:
-            column, text = notes[number]
-            click.echo(indent + " " * (sum(widths[:column]) + 2 * column) + text)
+            column, note = notes[number]
+            _echo_line([indent, " " * (sum(widths[:column]) + 2 * column), note], limit)
+
+
+def _echo_line(pieces: Sequence[Cell], limit: int | None) -> None:
+    """Print a line without spaces at its end, in at most `limit` columns."""
+    texts = [cell_text(cell) for cell in pieces]
+    room = columns("".join(texts).rstrip())
+    is_cut = limit is not None and room > limit
+    if limit is not None and is_cut:
+        room = limit - 1
+    line = []
+    for text, cell in zip(texts, pieces, strict=True):
+        part = take(text, room)
+        line.append(click.style(part, fg=cell[1]) if part and isinstance(cell, tuple) and cell[1] else part)
+        room -= columns(part)
+        if part != text:
+            break
+    click.echo("".join(line) + ("…" if is_cut else ""))
 
 
 def cell_text(cell: Cell) -> str:
-    """Return a cell without its colour."""
-    return cell if isinstance(cell, str) else cell[0]
+    """Return a cell without its colour, printable."""
+    return printable(cell if isinstance(cell, str) else cell[0])
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text, with ` …` when there are more."""
+    first, *rest = text.strip().splitlines() or [""]
+    return f"{first} …" if rest else first
 
 
 def echo_json(value: Any) -> None:

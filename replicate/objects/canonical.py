@@ -28,6 +28,8 @@ def encode(value: Any) -> bytes:
     """
     try:
         return bytes(msgpack.packb(_sorted(value, 0), use_bin_type=True, use_single_float=False, strict_types=True))
+    except InvalidInputError:
+        raise
     except (OverflowError, UnicodeEncodeError, ValueError, TypeError) as exc:
         raise InvalidInputError(f"cannot be stored: {exc}") from exc
 

@@ -71,6 +71,7 @@ class Locator:
     older: tuple[FrameRef, ...] = ()
     total: int = 0
     whole: int = 0
+    spread: int = 0
 
     def encode(self) -> bytes:
         """Return the canonical map of SPEC §8; `InvalidInputError` when it holds more objects than a reader accepts."""
@@ -85,8 +86,10 @@ class Locator:
         if self.own:
             by_pack[b""] = list(self.own)
         packs = [[pack, sizes.get(pack, 0), encode_entries(by_pack[pack])] for pack in sorted(by_pack)]
+        spread = {"spread": self.spread} if self.spread else {}
         return canonical.encode(
             {
+                **spread,
                 "v": 1,
                 "packs": packs,
                 "older": [ref.encode() for ref in self.older],
@@ -110,7 +113,8 @@ class Locator:
         older, total, whole = fields.get("older"), fields.get("total"), fields.get("whole")
         if not isinstance(older, list) or len(older) > MAX_OLDER:
             raise damaged(f"it names more than {MAX_OLDER} older locators")
-        if type(total) is not int or type(whole) is not int or total < 0 or whole < 0:
+        spread = fields.get("spread", 0)
+        if type(total) is not int or type(whole) is not int or type(spread) is not int or min(total, whole, spread) < 0:
             raise damaged("it has no totals")
         places: list[Place] = []
         previous: bytes | None = None
@@ -130,7 +134,8 @@ class Locator:
             name, size = (ObjectID(pack), size) if pack else (holder, holder_bytes)
             limit = size if 0 < size <= MAX_PACK_BYTES else MAX_PACK_BYTES
             places += [Place(name, size, entry) for entry in decode_entries(table, where, limit=limit)]
-        return cls((), tuple(places), tuple(FrameRef.decode(ref, where, holder) for ref in older), total, whole)
+        refs = tuple(FrameRef.decode(ref, where, holder) for ref in older)
+        return cls((), tuple(places), refs, total, whole, spread)
 
 
 def read_framed(transport: Transport, ref: FrameRef, kind: Kind) -> tuple[ObjectID, bytes]:

@@ -19,6 +19,7 @@ MAX_COMMIT_BYTES = 48 << 10
 MAX_NAME_BYTES = 255
 MAX_LINK_BYTES = 4_095
 MAX_LISTED_PATHS = 100
+MAX_LISTED_BYTES = 8 << 10
 
 
 class Mode(enum.IntEnum):
@@ -130,7 +131,14 @@ class PathList:
     def of(cls, paths: Iterable[bytes]) -> PathList | None:
         """Return the list of some paths, or None if there are none."""
         ordered = sorted(paths)
-        return cls(len(ordered), tuple(ordered[:MAX_LISTED_PATHS])) if ordered else None
+        listed: list[bytes] = []
+        left = MAX_LISTED_BYTES
+        for path in ordered[:MAX_LISTED_PATHS]:
+            left -= len(path)
+            if left < 0:
+                break
+            listed.append(path)
+        return cls(len(ordered), tuple(listed)) if ordered else None
 
 
 @dataclass(frozen=True, slots=True)

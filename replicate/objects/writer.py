@@ -33,6 +33,7 @@ MAX_INLINE_PACKS = 400
 _PUTS = 2
 OWN_PACKS_BYTES = 64 << 20
 _DEAD_SLACK = 1024
+_SPREAD_SLACK = 64
 
 
 class PieceSource(Protocol):
@@ -55,6 +56,7 @@ class Stored:
     packset: frozenset[ObjectID]
     packset_at: FrameRef | None
     meta: tuple[ObjectID, ...]
+    spread: int = 0
 
 
 class ObjectWriter:
@@ -330,6 +332,7 @@ class ObjectWriter:
             frozenset(packs | {meta_pack}),
             FrameRef(meta_pack, listed.offset, listed.length) if listed else None,
             tuple(self._meta_packs),
+            locator.spread,
         )
 
     def _make_locator(
@@ -341,16 +344,18 @@ class ObjectWriter:
         places += self._relied.values()
         count = len(own) + len(places)
         if previous is None:
-            return Locator(own, tuple(places), (), count, count), {place.pack for place in places}
+            packs = {place.pack for place in places}
+            return Locator(own, _once(places), (), count, count, len(packs) + 1), packs
         total = previous.total + count
-        if total * 3 > previous.whole * 4 + _DEAD_SLACK:
+        is_stale = total * 3 > previous.whole * 4 + _DEAD_SLACK
+        if is_stale or len(previous.packset) > 2 * previous.spread + _SPREAD_SLACK:
             return self._make_whole(previous, own, places, live)
         older = (previous.locator, *previous.older)
         if len(older) > MAX_OLDER:
             older, merged = self._merge(older)
             places += merged
-        packs = previous.packset | {place.pack for place in places}
-        return Locator(own, _once(places), older, total, previous.whole), set(packs)
+        packs = {*previous.packset, *(place.pack for place in places)}
+        return Locator(own, _once(places), older, total, previous.whole, previous.spread), packs
 
     def _merge(self, older: Sequence[FrameRef]) -> tuple[tuple[FrameRef, ...], list[Place]]:
         """Take the content of all older locators but the largest into this one."""
@@ -391,7 +396,8 @@ class ObjectWriter:
             waiting += _references(self._transport, place)
         places += kept.values()
         count = len(own) + len(places)
-        return Locator(own, _once(places), (), count, count), {place.pack for place in places}
+        packs = {place.pack for place in places}
+        return Locator(own, _once(places), (), count, count, len(packs) + 1), packs
 
 
 def _encode(data: Buffer) -> tuple[Encoding, Buffer]:

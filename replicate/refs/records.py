@@ -174,7 +174,7 @@ def decode_record(name: RecordName, data: bytes) -> Record:
             number("time"),
             mapping("capture"),
             ObjectID(environment) if environment is not None else None,
-            packset(),
+            packset() if environment is not None else Packset(),
             FrameRef.decode(locator, f"ref record {where}") if locator is not None else None,
         )
     if name.kind == "e":

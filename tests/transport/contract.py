@@ -140,7 +140,7 @@ class TransportContract:
     def test_a_key_put_while_listing_does_no_harm(self, transport: Transport) -> None:
         for number in range(5):
             transport.put(f"refs/aa/{number}", b"")
-        found = set()
+        found: set[str] = set()
         for info in transport.list("refs/"):
             transport.put(f"refs/aa/more{len(found)}", b"")
             found.add(info.key)

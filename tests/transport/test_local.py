@@ -23,7 +23,7 @@ class TestLocalTransport(TransportContract):
 
 
 class RecordingDisk(Disk):
-    """Notes every call that changes the disk, with paths as the store knows them; may be told to fail or to act first."""
+    """Notes every call that changes the disk; may be told to fail or to act first."""
 
     def __init__(self, root: Path) -> None:
         self.root = str(root)
@@ -259,9 +259,7 @@ def test_a_write_that_fails_halfway_leaves_neither_key_nor_temporary_file(
     assert [info.key for info in transport.list("")] == ["packs/aa/first"]
 
 
-def test_short_writes_are_continued(
-    transport: LocalTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_writes_are_continued(transport: LocalTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
     transport.put("packs/aa/one", DATA)
