@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import shutil
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all without one")
     parser.add_argument("--quick", action="store_true", help="small data, few rounds: shows that it runs, not how fast")
     parser.add_argument("--flat", action="store_true", help="files: all of them in one folder")
+    parser.add_argument("--even", action="store_true", help="files: as many large ones as small ones")
     parser.add_argument("--json", metavar="FILE", default=Path(__file__).with_name("last.json"), type=Path)
     arguments = parser.parse_args()
     for name in arguments.workloads:
@@ -35,19 +37,19 @@ def main() -> None:
     facts = machine(temporary)
     now = datetime.datetime.now(datetime.UTC)
     print(f"{now:%Y-%m-%d %H:%M} UTC{', quick' if arguments.quick else ''}\n\n{machine_text(facts)}", flush=True)
+    options = Options(arguments.quick, arguments.flat, arguments.even)
     results = []
     for name in arguments.workloads or WORKLOADS:
         if name == "memory" and not arguments.workloads and shutil.disk_usage(temporary).free < _MEMORY_NEEDS_BYTES:
             print("\nmemory: skipped, less than 20 GB free", flush=True)
             continue
         with tempfile.TemporaryDirectory(prefix="replicate-bench-") as folder:
-            result = WORKLOADS[name](Path(folder), Options(arguments.quick, arguments.flat))
+            result = WORKLOADS[name](Path(folder), options)
         print(f"\n{result_text(result)}", flush=True)
         results.append(result)
     report = {
         "time": now.isoformat(),
-        "quick": arguments.quick,
-        "flat": arguments.flat,
+        "options": dataclasses.asdict(options),
         "machine": facts,
         "workloads": {result.name: result.to_json() for result in results},
     }

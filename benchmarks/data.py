@@ -10,17 +10,21 @@ _SMALLEST, _LARGEST = 200, 8 * 1024
 _FOLDERS = 200
 
 
-def make_files(root: Path, count: int, *, flat: bool) -> Path:
+def make_files(root: Path, count: int, *, flat: bool, even: bool) -> Path:
     """Write `count` small files, every other one text, the rest incompressible; return one of them.
 
-    Sizes are spread evenly over their logarithm: small files are more frequent, as in real projects.
+    Sizes are spread evenly over their logarithm, so that small files are more frequent, as in real projects; or
+    evenly over all sizes.
     """
     rng = random.Random(count)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(2000)]
     for number in range(count):
         folder = root if flat else root / f"folder{number % _FOLDERS:03}"
         folder.mkdir(parents=True, exist_ok=True)
-        size = int(_SMALLEST * (_LARGEST / _SMALLEST) ** rng.random())
+        spread = rng.random()
+        size = int(
+            _SMALLEST + (_LARGEST - _SMALLEST) * spread if even else _SMALLEST * (_LARGEST / _SMALLEST) ** spread
+        )
         if number % 2:
             text = " ".join(rng.choices(words, k=size // 5 + 2))
             (folder / f"file{number:05}.txt").write_bytes(text.encode()[:size])

@@ -84,6 +84,7 @@ def warm_memory(size: int) -> None:
     In a virtual machine, memory that nobody used for some seconds may have gone back to the host, and comes back at
     0.5 GB/s: ten times slower than a copy. Whoever fills the page cache next would pay for that.
     """
+    os.sync()  # now, not in `run`: that could take long enough for the memory to go again
     subprocess.run([sys.executable, "-c", "import sys; b'x' * int(sys.argv[1])", str(size)], check=True)
 
 

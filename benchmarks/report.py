@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.results import Result, ratios
 
-_HEAD = ("", "", "call", "process", "cpu", "peak", "stored", "files")
+_HEAD = ("", "", "call", "process", "fastest", "slowest", "cpu", "peak", "stored", "files")
 
 
 def machine_text(machine: Mapping[str, str]) -> str:
@@ -23,7 +23,9 @@ def result_text(result: Result) -> str:
             (
                 row.operation,
                 row.tool,
-                *(_seconds(value[name]) for name in ("call", "wall", "cpu")),
+                *(_seconds(value[name]) for name in ("call", "wall")),
+                *(_seconds(seconds) for seconds in row.spread()),
+                _seconds(value["cpu"]),
                 _megabytes(value["peak"]) or "-",
                 _megabytes(value["allocated"]),
                 "" if value["files"] is None else f"{value['files']:,.0f}",
@@ -31,7 +33,8 @@ def result_text(result: Result) -> str:
         )
     for left, right in result.comparisons:
         names = (left.operation, f"{left.tool} / {right.tool}" if left.tool != right.tool else f"/ {right.operation}")
-        lines.append((*names, *("" if one is None else f"{one:.2f}x" for one in ratios(left, right).values())))
+        cells = ["" if one is None else f"{one:.2f}x" for one in ratios(left, right).values()]
+        lines.append((*names, *cells[:2], "", "", *cells[2:]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
     text = [f"{result.name}: {result.about}", ""]
     for line in lines:

@@ -28,6 +28,11 @@ class Row:
         values = [value for sample in self.samples if (value := getattr(sample, name)) is not None]
         return statistics.median(values) if values else None
 
+    def spread(self) -> tuple[float, float]:
+        """Return the seconds of the fastest and the slowest round: of the call, or else of the process."""
+        seconds = [one.wall or 0.0 if one.call is None else one.call for one in self.samples]
+        return min(seconds), max(seconds)
+
     def values(self) -> dict[str, float | None]:
         return {name: self.value(name) for name in _FIELDS}
 

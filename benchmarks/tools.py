@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,14 +10,39 @@ from benchmarks.measure import Sample, Stored, run, stored
 _HERE = Path(__file__).resolve().parent.parent
 
 
-class Replicate:
-    """The library, through its API, with the durability that it has by default: every save is synced."""
+class Tool:
+    """One store after another for one worktree.
 
-    name = "replicate"
+    `renew()` leaves the store of the round before where it is until the end: ext4 without a journal is several times
+    slower to create files for a minute after as many were deleted, which would be held against who creates them.
+    """
+
+    name: str
 
     def __init__(self, worktree: Path) -> None:
         self._worktree = worktree
-        self.store = worktree.parent / "replicate-store"
+        self._round = 0
+
+    @property
+    def store(self) -> Path:
+        return self._worktree.parent / f"{type(self).__name__.lower()}-store{self._round}"
+
+    def renew(self) -> None:
+        """Begin with a new store."""
+        self._round += 1
+
+    def stored(self) -> Stored:
+        return stored(self.store)
+
+    def first(self) -> Sample:
+        """Save the worktree for the first time."""
+        raise NotImplementedError
+
+
+class Replicate(Tool):
+    """The library, through its API, with the durability that it has by default: every save is synced."""
+
+    name = "replicate"
 
     def first(self) -> Sample:
         """Time `init()` with a new store."""
@@ -37,14 +61,8 @@ class Replicate:
         environment = {"REPLICATE_STORE": str(self.store), "PYTHONPATH": str(_HERE)}
         return run(command, self._worktree, environment, whole=whole)
 
-    def stored(self) -> Stored:
-        return stored(self.store)
 
-    def clear(self) -> None:
-        shutil.rmtree(self.store, ignore_errors=True)
-
-
-class Git:
+class Git(Tool):
     """git as it comes, but for `gc.auto=0`.
 
     By default the first commit of many files starts a `git gc` that goes on in the background, into what is measured
@@ -54,10 +72,8 @@ class Git:
     name = "git"
 
     def __init__(self, worktree: Path) -> None:
-        self._worktree = worktree
-        self.store = worktree.parent / "git-store"
+        super().__init__(worktree)
         self._environment = {
-            "GIT_DIR": str(self.store),
             "GIT_WORK_TREE": str(worktree),
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_CONFIG_SYSTEM": "/dev/null",
@@ -84,31 +100,15 @@ class Git:
         return self._run("git gc -q")
 
     def _run(self, script: str) -> Sample:
-        return run(["sh", "-c", script], self._worktree, self._environment)
-
-    def stored(self) -> Stored:
-        return stored(self.store)
-
-    def clear(self) -> None:
-        shutil.rmtree(self.store, ignore_errors=True)
+        return run(["sh", "-c", script], self._worktree, {"GIT_DIR": str(self.store), **self._environment})
 
 
-class Copy:
+class Copy(Tool):
     """`cp -r`, and the sync without which a copy is not on the disk yet."""
 
     name = "cp -r + sync"
-
-    def __init__(self, worktree: Path) -> None:
-        self._worktree = worktree
-        self.store = worktree.parent / "copy"
 
     def first(self) -> Sample:
         return run(
             ["sh", "-c", 'cp -r "$0" "$1" && sync -f "$1"', str(self._worktree), str(self.store)], self._worktree
         )
-
-    def stored(self) -> Stored:
-        return stored(self.store)
-
-    def clear(self) -> None:
-        shutil.rmtree(self.store, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TypeVar
 from benchmarks import data
 from benchmarks.measure import Sample, run, warm_memory
 from benchmarks.results import Result, Target, ratio
-from benchmarks.tools import Copy, Git, Replicate
+from benchmarks.tools import Copy, Git, Replicate, Tool
 
 MIB = 1 << 20
 MEMORY_LIMIT_MB = 300.0
@@ -24,21 +23,23 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked for: small and few rounds, or the real thing; one folder or many."""
+    """What was asked for: small and few rounds, or the real thing; one folder or many; which sizes."""
 
     quick: bool = False
     flat: bool = False
+    even: bool = False
 
 
 def files(folder: Path, options: Options) -> Result:
     """Many small files: what does each file cost?"""
     count, rounds = (2_000, 2) if options.quick else (20_000, 5)
     work = folder / "work"
-    edited = data.make_files(work, count, flat=options.flat)
+    edited = data.make_files(work, count, flat=options.flat, even=options.even)
     where = "one folder" if options.flat else "200 folders"
-    result = Result("files", f"{count:,} files of 200 B to 8 KB in {where}, half text, half noise; {rounds} rounds")
-    _saves(result, work, edited, rounds, git_rounds=rounds, writes=512 * MIB)
-    git = Git(work)
+    sizes = "evenly spread sizes" if options.even else "small ones more frequent"
+    about = f"{count:,} files of 200 B to 8 KB ({sizes}) in {where}, half text, half noise; {rounds} rounds"
+    result = Result("files", about)
+    git = _saves(result, work, edited, rounds, git_rounds=rounds, writes=512 * MIB)
     result.add(PACKED, git.name, git.gc(), git.stored())
     mine, theirs, copy = result.row(FIRST, "replicate"), result.row(FIRST, "git"), result.row(FIRST, Copy.name)
     status = result.row(STATUS, "git")
@@ -70,13 +71,13 @@ def files(folder: Path, options: Options) -> Result:
 
 def large(folder: Path, options: Options) -> Result:
     """A gigabyte that does not compress: how far from the disk's own speed?"""
-    total, rounds = (64 * MIB, 2) if options.quick else (1024 * MIB, 3)
+    total, rounds = (64 * MIB, 2) if options.quick else (1024 * MIB, 5)
     work = folder / "work"
     edited = data.make_large(work, 10, total // 10)
     result = Result(
         "large", f"{total // MIB:,} MiB of noise in 10 files, one of them rewritten; {rounds} rounds, git 1 round"
     )
-    _saves(result, work, edited, rounds, git_rounds=1, writes=2 * total)
+    _saves(result, work, edited, rounds, git_rounds=1, writes=4 * total)
     mine, copy = result.row(FIRST, "replicate"), result.row(FIRST, Copy.name)
     for other in (copy, result.row(FIRST, "git")):
         result.compare(mine, other)
@@ -138,17 +139,17 @@ WORKLOADS: dict[str, Callable[[Path, Options], Result]] = {
 }
 
 
-def _saves(result: Result, work: Path, edited: Path, rounds: int, *, git_rounds: int, writes: int) -> None:
+def _saves(result: Result, work: Path, edited: Path, rounds: int, *, git_rounds: int, writes: int) -> Git:
     """Save, save again without a change, change one file, save: with replicate and git; once with cp.
 
-    `writes` is how much memory an operation may take up, page cache included.
+    `writes` is how much memory an operation may take up, page cache included. Returns git, after its last commit.
     """
     ours, git, copy = Replicate(work), Git(work), Copy(work)
     for number in range(rounds):
         with_git = number < git_rounds
-        tools: list[Replicate | Git | Copy] = [ours, git, copy] if with_git else [ours, copy]
+        tools: list[Tool] = [ours, git, copy] if with_git else [ours, copy]
         for tool in _rotated(tools, number):
-            tool.clear()
+            tool.renew()
             warm_memory(writes)
             result.add(FIRST, tool.name, tool.first(), tool.stored())
         _turns(
@@ -165,7 +166,7 @@ def _saves(result: Result, work: Path, edited: Path, rounds: int, *, git_rounds:
         data.rewrite(edited)
         commit = [(COMMIT, git.name, git.commit)] if with_git else []
         _turns(result, number, writes, [(CHANGED_NEW, ours.name, ours.again), *commit])
-    shutil.rmtree(copy.store)
+    return git
 
 
 def _turns(

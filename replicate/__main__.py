@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 
@@ -12,9 +14,25 @@ def main() -> None:
 
         sys.stdout.write(f"replicate {__version__}\n")
         return
-    from replicate.cli import run
-
+    _prepare_streams()
+    try:
+        from replicate.cli import run
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run())
+
+
+def _prepare_streams() -> None:
+    """Let every text be printed, and give a closed standard stream the null device.
+
+    Otherwise a file of the store could get the stream's number, and be written into by whoever uses that.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import IO, TYPE_CHECKING
 
-from replicate.text import format_bytes
+from replicate.text import format_bytes, format_seconds, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -23,11 +23,15 @@ class ConsoleReporter:
     Args:
         quiet: Warnings only.
         stream: Where to.
+        bar_after: How many seconds a task takes before it gets a bar.
     """
 
-    def __init__(self, *, quiet: bool = False, stream: IO[str] | None = None) -> None:
+    def __init__(
+        self, *, quiet: bool = False, stream: IO[str] | None = None, bar_after: float = _BAR_AFTER_SECONDS
+    ) -> None:
         self._quiet = quiet
         self._given = stream
+        self._bar_after = bar_after
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         self._task = ""
@@ -35,8 +39,17 @@ class ConsoleReporter:
         self._total_files = self._total_bytes = self._files = self._bytes = self._new = 0
 
     @property
-    def _stream(self) -> IO[str]:
+    def _stream(self) -> IO[str] | None:
+        """Where to write; None when the process has no stderr."""
         return self._given or sys.stderr
+
+    @property
+    def _is_terminal(self) -> bool:
+        """Programs put all sorts of things in the place of stderr; none of them may stop a save."""
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except (AttributeError, OSError, ValueError):
+            return False
 
     def begin(self, task: str, files: int, size_bytes: int) -> None:
         """See `Reporter.begin`."""
@@ -53,7 +66,7 @@ class ConsoleReporter:
         if self._quiet:
             return
         if self._progress is None:
-            if time.monotonic() - self._started < _BAR_AFTER_SECONDS or not self._stream.isatty():
+            if time.monotonic() - self._started < self._bar_after or not self._is_terminal:
                 return
             self._start_bar()
         if self._progress is not None and self._bar is not None:
@@ -75,27 +88,45 @@ class ConsoleReporter:
         self._say(f"warning: {message}")
 
     def _say(self, message: str) -> None:
+        lines = "\n".join(map(printable, message.splitlines()))
+        stream = self._stream
+        if stream is None:  # print would take stdout
+            return
         try:
-            print(message, file=self._stream, flush=True)
-        except (OSError, ValueError):
+            if self._progress is not None:  # above the bar
+                self._progress.console.print(lines, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(lines, file=stream, flush=True)
+        except (AttributeError, OSError, ValueError):
             return  # stderr is closed: there is nobody to tell
 
     def _describe(self) -> str:
+        files = f"{self._files:,} of {self._total_files:,} files, " if self._total_files > 1 else ""
         new = f", {format_bytes(self._new)} new" if self._new else ""
-        return f"{self._task}  {self._files:,}/{self._total_files:,} files, {format_bytes(self._bytes)}{new}"
+        return f"{self._task}  {files}{format_bytes(self._bytes)} of {format_bytes(self._total_bytes)}{new}"
 
     def _start_bar(self) -> None:
         # rich takes 60 ms to import; most saves never show a bar.
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+        from rich.text import Text
+
+        class RateColumn(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                if not task.speed or task.time_remaining is None:
+                    return Text()
+                left = task.time_remaining
+                shown = f"{left:.0f} s" if left < 60 else format_seconds(left)
+                return Text(f"{format_bytes(int(task.speed))}/s, {shown} left")
 
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
+            RateColumn(),
             console=Console(file=self._stream),
             transient=True,
+            redirect_stdout=False,  # what other threads print is none of ours
+            redirect_stderr=False,
         )
         self._bar = self._progress.add_task(self._describe(), total=self._total_bytes, completed=self._bytes)
         self._progress.start()

@@ -206,8 +206,8 @@ class Save:
         try:
             limit = read_at - grain
             fresh = [item for item in waiting if item.stat.changed_ns >= limit]
-            settles = grain == FINE_GRAIN_NS and sum(item.stat.size for item in fresh) >= _WAIT_BYTES
-            if not settles:
+            is_worth_it = self._base is None or sum(item.stat.size for item in fresh) >= _WAIT_BYTES
+            if grain != FINE_GRAIN_NS or not is_worth_it:
                 fresh = []
             late = {id(item) for item in fresh}
             for item in sorted((one for one in waiting if id(one) not in late), key=lambda one: one.stat.size):

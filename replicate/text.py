@@ -86,9 +86,7 @@ def align_numbers(cells: Sequence[str]) -> list[str]:
     """Return cells with spaces in front so that numbers stand with their points in line; text is left as it is."""
     heads = [match.end("whole") if (match := _NUMBER.fullmatch(cell)) else None for cell in cells]
     widest = max((head for head in heads if head is not None), default=0)
-    return [
-        cell if head is None else " " * (widest - head) + cell for cell, head in zip(cells, heads, strict=True)
-    ]
+    return [cell if head is None else " " * (widest - head) + cell for cell, head in zip(cells, heads, strict=True)]
 
 
 def printable(text: str) -> str:

@@ -102,8 +102,10 @@ def check_step(step: Any) -> int | None:
 
 
 def _name(key: Any, what: str) -> str:
-    if not isinstance(key, str) or not key:
+    if not isinstance(key, str):
         raise InvalidInputError(f"{what} has the name {key!r}, a {type(key).__name__}; names are text")
+    if not key:
+        raise InvalidInputError(f"{what} has an empty name")
     return _text(key, what)
 
 

@@ -243,10 +243,10 @@ class SmallStore:
         self.damage: list[CorruptionError] = []
         self.refs = RefStore(self.transport, self.damage.append)
 
-    def writer(self) -> ObjectWriter:
+    def writer(self, workers: int = 2) -> ObjectWriter:
         """Begin a save."""
         self.index.begin_save()
-        return ObjectWriter(self.transport, self.index, random=self.random, durable=self.durable, workers=2)
+        return ObjectWriter(self.transport, self.index, random=self.random, durable=self.durable, workers=workers)
 
     def save(
         self, files: Folder, previous: SavedFiles | None = None, *, relying: bool = True, metrics: float = 0.0

@@ -5,6 +5,8 @@ Data goes to stdout, everything else to stderr. The one place where errors becom
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -13,19 +15,29 @@ import traceback
 import click
 
 from replicate import __version__
-from replicate.errors import ReplicateError
+from replicate.errors import ReplicateError, StorageError
+from replicate.text import printable
 
 PORCELAIN = ("checkpoint", "ls", "log", "show", "checkout", "status")
 PLUMBING = ("hash-object", "cat-file", "ls-tree", "rev-parse")
+_OUTPUT_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 _ALIASES = {"list": "ls", "restore": "checkout", "save": "checkpoint"}
 
 EPILOG = """\b
-Exit codes: 0 ok, 1 differences or none found, 2 usage, 3 not found, 4 conflict, 5 corruption, 6 storage,
-7 unsupported format, 10 other failure, 70 bug, 130 interrupted"""
+Exit codes: 0 ok, 1 differences or none found, 2 usage, 3 not found, 4 conflict,
+5 corruption, 6 storage, 7 unsupported format, 10 other failure, 70 bug,
+130 interrupted, 141 whoever read the output went away"""
 
 
 class Commands(click.Group):
     """The group: finds a command's file by its name, and lists porcelain before plumbing."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. A broken pipe is no `OSError` from here on: click would exit with 1 for it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as exc:
+            raise SystemExit from exc
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -78,21 +90,28 @@ def cli(ctx: click.Context, project_directory: str | None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are told on stderr."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        result = cli.main(arguments, prog_name="replicate", standalone_mode=False)
+        result = cli.main(given or ["--help"], prog_name="replicate", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as exc:
         return exc.exit_code
     except click.ClickException as exc:
-        return _tell(exc.format_message(), _usage_hint(exc), exc.exit_code)
+        message = exc.format_message()
+        return _tell(message[:1].lower() + message[1:].removesuffix("."), _usage_hint(exc), exc.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _tell("interrupted", None, 130)
     except ReplicateError as exc:
         return _tell(exc.message, exc.hint, exc.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # click exits when the pipe breaks under the help text
+        if "_REPLICATE_COMPLETE" in os.environ:  # or when it has completed a word for the shell
+            raise
+        _drop_output()
         return 141
-    except Exception:  # noqa: BLE001 (the last resort: tell it and give the code of a bug)
+    except Exception as exc:  # noqa: BLE001 (the last resort: tell it and give the code of a bug)
+        if isinstance(exc, OSError) and exc.filename is None and exc.errno in _OUTPUT_FAILED:
+            _drop_output()
+            return _tell(f"cannot write the output: {exc.strerror}", None, StorageError.exit_code)
         traceback.print_exc()
         return _tell("this is a bug in replicate", "please report it with the lines above", 70)
     return result if isinstance(result, int) else 0
@@ -104,7 +123,13 @@ def _usage_hint(exc: click.ClickException) -> str | None:
 
 
 def _tell(message: str, hint: str | None, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+    for word, text in (("error", message), ("hint", hint)):
+        if text:
+            click.echo("\n".join(map(printable, f"{word}: {text}".splitlines())), err=True)
     return code
+
+
+def _drop_output() -> None:
+    """Send what is still in stdout's buffer nowhere: it cannot be written, and the interpreter would try again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -43,13 +43,13 @@ def command(
     stay. Nothing is written if changes that are in no checkpoint would be lost.
     """
     repository, history = open_history(directory)
-    found = find(history, revision)
-    wanted = [os.fsencode(path).strip(b"/") for path in (*paths, *more_paths)]
-    if found.path:
-        wanted.append(os.fsencode(found.path).strip(b"/"))
+    found = find(history, revision, quiet=quiet)
+    wanted = [_clean(path) for path in (*paths, *more_paths, *filter(None, [found.path]))]
     if exact and wanted:
         raise InvalidInputError("--exact restores a whole commit; it does not go with paths")
-    target = os.path.abspath(output) if output else repository.project.root
+    if output is not None and not os.path.isdir(output) and os.path.lexists(output):
+        raise InvalidInputError(f"-o {output} is no folder", hint="name a folder, or one that does not exist yet")
+    target = repository.project.root if output is None else os.path.abspath(output)
     reporter = ConsoleReporter(quiet=quiet)
     started = time.monotonic()
     done = checkout(repository, found.record, target, reporter, paths=wanted, force=force, exact=exact)
@@ -66,13 +66,24 @@ def command(
         )
         return
     parts = [f"checked out {label(found.record)} into {_shown(target)}"]
-    parts.append(f"{plural(done.written, 'file')} written, {format_bytes(done.size_bytes)}")
+    if done.written:
+        parts.append(f"{plural(done.written, 'file')} written, {format_bytes(done.size_bytes)}")
+    else:
+        parts.append("every file was there")
     if done.removed:
         parts.append(f"{done.removed:,} removed")
     parts.append(format_seconds(time.monotonic() - started))
     reporter.notice(" · ".join(parts))
     if not wanted:
         reporter.notice(f"it was made by: {found.experiment.root.commit.command}")
+
+
+def _clean(path: str) -> bytes:
+    """Return a path as trees have it; b"" is the whole commit."""
+    if not path:
+        raise InvalidInputError("'' is no path", hint="name no path to restore the whole commit")
+    cleaned = os.path.normpath(os.fsencode(path)).strip(b"/")
+    return b"" if cleaned == b"." else cleaned
 
 
 def _shown(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import click
@@ -12,7 +13,7 @@ from replicate.cli.options import directory_option, find, json_option, parse_pai
 from replicate.cli.render import echo_json
 from replicate.config import find_project, new_project
 from replicate.console import ConsoleReporter
-from replicate.errors import ConflictError, InvalidInputError
+from replicate.errors import ConflictError, InvalidInputError, ReplicateError
 from replicate.experiment import status
 from replicate.history import ExperimentHistory, History
 from replicate.host import Host
@@ -20,7 +21,10 @@ from replicate.presenting import describe_saved
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.revisions import check_experiment_name
+from replicate.selection import NamedPath
 from replicate.session import Session, select_paths
+from replicate.text import format_bytes, format_seconds, plural
+from replicate.values import check_primary_metric, check_step, normalise
 
 
 @click.command()
@@ -62,33 +66,52 @@ def command(
         raise click.UsageError("-e continues an experiment; it does not go with --new, --name, --param or --tag")
     if metrics_only and paths:
         raise click.UsageError("--metrics-only saves no file; it does not go with PATHs")
-    values = parse_pairs(metrics, "--metric")
-    goal = _parse_primary(primary)
+    values = normalise(parse_pairs(metrics, "--metric"), "metrics")
+    given = normalise(parse_pairs(params, "--param"), "params")
+    goal = check_primary_metric(_parse_primary(primary), values)
+    check_step(step)
+    for word in (*filter(None, [name]), *tags):
+        check_experiment_name(word)
     reporter = ConsoleReporter(quiet=quiet)
     project = find_project(directory)
     if project is None:
         project = new_project(directory)
         reporter.notice(f"new project: checkpoints are stored in {project.store}")
-    selection = () if metrics_only else (select_paths(project.root, os.getcwd(), paths) if paths else None)
+    selection = () if metrics_only else (_select(project.root, paths) if paths else None)
     repository = Repository(project, Host(), reporter)
     repository.create()
     continued = None if new else _continued(repository, experiment)
     session = Session(repository, reporter, capture(repository.host, project.root))
     if continued is None:
-        session.begin(parse_pairs(params, "--param"), check_experiment_name(name) if name else None, tags, goal, None)
-        reporter.notice(f"experiment {session.experiment_id.short}{' ' + name if name else ''}")
+        start = session.begin(given, name, tags, goal, None)
+        size = f"{format_bytes(start.size_bytes)}, {format_bytes(start.new_bytes)} new"
+        title = f"experiment {session.experiment_id.short}{' ' + name if name else ''}"
+        reporter.notice(f"{title} · {plural(start.files, 'file')}, {size} · {format_seconds(start.duration_ns / 1e9)}")
     else:
         session.resume(*continued)
     try:
         saved = session.checkpoint(selection, step, values, goal)
     except BaseException as exc:
-        session.end("failed", exception=exc)
+        with contextlib.suppress(ReplicateError):  # what went wrong first is what is told
+            session.end("stopped" if isinstance(exc, KeyboardInterrupt) else "failed", exception=exc)
         raise
     session.end("finished")
     record = saved.base.record
     reporter.notice(describe_saved(record, record.commit.primary_metric))
     if as_json:
         echo_json(Checkpoint(repository, record, reporter).to_json())
+
+
+def _select(root: str, paths: tuple[str, ...]) -> tuple[NamedPath, ...] | None:
+    """Return what the paths name; all of it is there, so that a typing error starts no experiment."""
+    selection = select_paths(root, os.getcwd(), paths)
+    for one in selection or ():
+        if not os.path.lexists(one.source):
+            raise InvalidInputError(
+                f"cannot save {os.fsdecode(one.source)}: it does not exist",
+                hint="paths are relative to the current folder",
+            )
+    return selection
 
 
 def _parse_primary(text: str | None) -> tuple[str, str] | None:

@@ -24,8 +24,11 @@ def command(files: tuple[str, ...], from_stdin: bool) -> None:
         raise click.UsageError("name a FILE, or use --stdin")
     if from_stdin:
         hasher = blake3()
-        while data := sys.stdin.buffer.read(1 << 20):
-            hasher.update(data)
+        try:
+            while data := sys.stdin.buffer.read(1 << 20):
+                hasher.update(data)
+        except OSError as exc:
+            raise StorageError(f"cannot read standard input: {exc.strerror}", operation="read") from exc
         click.echo(hasher.hexdigest())
     for name in files:
         path = os.path.realpath(os.fsencode(name))

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import click
 
 from replicate.checkpoints import Checkpoint
-from replicate.cli.options import describe, directory_option, json_option, open_history
-from replicate.cli.render import Cell, echo_json, echo_table
+from replicate.cli.options import directory_option, find, json_option, open_history
+from replicate.cli.render import (
+    Cell,
+    echo_json,
+    echo_line,
+    echo_table,
+    first_line,
+    status_cell,
+    table_width,
+    terminal_width,
+)
+from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.history import ExperimentHistory, History
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
-from replicate.revisions import resolve
-from replicate.text import format_age, format_bytes, format_value, plural
+from replicate.text import align_numbers, format_age, format_bytes, format_value, plural
 
 _METRICS = 6
+_RIGHT = 3  # of a row's tail: age, size, new bytes
 
 
 @click.command()
@@ -40,7 +51,11 @@ def command(revision: str | None, number: int | None, as_json: bool, directory: 
         else:
             _print_all(history, records)
         return 0 if records else 1
-    found = resolve(history, revision, plumbing=True, describe=describe)
+    found = find(history, revision, plumbing=True)
+    if found.path is not None:
+        raise InvalidInputError(
+            f"{revision} names a file; log shows checkpoints", hint="leave out what follows the colon"
+        )
     experiment = found.experiment
     records = list(experiment.checkpoints) if found.is_whole_experiment else _line(experiment, found.record)
     newest = list(reversed(records))[:number]
@@ -66,77 +81,108 @@ def _print_all(history: History, records: list[CommitRecord]) -> None:
     if not records:
         click.echo("no checkpoints yet", err=True)
         return
-    now = time.time()
-    rows = []
-    for record in records:
+    heads: list[list[Cell]] = []
+    metrics = []
+    for record, texts in zip(records, _metrics(records), strict=True):
         experiment = history.experiment_of(record)
         name = experiment.root.commit.name
-        of = experiment.experiment_id.short + (f" {name}" if name else "")
-        rows.append(_row(record, experiment, now, ["of " + of]))
-    echo_table(rows)
+        of = f"of {experiment.experiment_id.short}" + (f" {name}" if name else "")
+        heads.append([(record.commit_id.short, "yellow"), _step(record), of])
+        metrics.append([texts[one] for one in _primary_first(texts, experiment)])
+    _echo_rows(heads, metrics, [_tail(record) for record in records])
 
 
 def _print_one(
     repository: Repository, history: ExperimentHistory, records: list[CommitRecord], *, complete: bool
 ) -> None:
-    now = time.time()
-    experiment = Experiment(repository, history, repository.reporter)
-    name = f"  {experiment.name}" if experiment.name else ""
-    age = format_age(now - experiment.created.timestamp())
-    click.echo(
-        f"experiment {click.style(experiment.short_id, fg='yellow')}{name}  {experiment.status}, started {age}"
-        f" by {experiment.user} on {experiment.host}"
-    )
-    if experiment.exception and experiment.status == "failed":
-        click.echo(click.style(experiment.exception.splitlines()[0], fg="red"))
-    python = f"    python {experiment.python_version}" if experiment.python_version else ""
-    click.echo(f"{experiment.command}{python}")
-    if experiment.is_forked:
-        heads = ", ".join(head.commit_id.short for head in history.heads)
-        click.echo(f"forked: {plural(len(history.heads), 'head')}, {heads}")
-    click.echo()
-    rows = [_row(record, history, now, _marks(record, history)) for record in records]
+    _print_title(Experiment(repository, history, repository.reporter), history)
+    texts = _metrics(records)
+    names = _primary_first({name for one in texts for name in one}, history)
+    heads: list[list[Cell]] = [[(record.commit_id.short, "yellow"), _step(record)] for record in records]
+    metrics = [[one.get(name, "") for name in names] for one in texts]
+    tails = [[*_tail(record), _marks(record, history, records)] for record in records]
     if complete:
-        root = history.root
-        files = plural(root.files, "file")
-        rows.append([(root.commit_id.short, "yellow"), "start", age, files, format_bytes(root.bytes)])
-        _echo_aligned(rows)
-    else:
-        _echo_aligned(rows)
+        heads.append([(history.root.commit_id.short, "yellow"), "start"])
+        metrics.append([])
+        tails.append(_tail(history.root))
+    _echo_rows(heads, metrics, tails, indent="  ")
+    if not complete:
         click.echo("  …")
 
 
-def _echo_aligned(rows: list[list[Cell]]) -> None:
-    echo_table(rows, indent="  ")
+def _print_title(experiment: Experiment, history: ExperimentHistory) -> None:
+    title: list[Cell] = [
+        "experiment ",
+        (experiment.short_id, "yellow"),
+        f"  {experiment.name}" if experiment.name else "",
+    ]
+    title += ["  ", status_cell(experiment)]
+    age = format_age(time.time() - experiment.created.timestamp())
+    title.append(f", started {age} by {experiment.user} on {experiment.host}")
+    if experiment.python_version:
+        title.append(f", python {experiment.python_version}")
+    echo_line(title, fit=True)
+    if experiment.exception and experiment.status == "failed":
+        echo_line([(first_line(experiment.exception), "red")], fit=True)
+    echo_line([experiment.command], fit=True)
+    if experiment.is_forked:
+        echo_line(
+            [f"forked: {plural(len(history.heads), 'head')}, {', '.join(one.commit_id.short for one in history.heads)}"]
+        )
+    click.echo()
 
 
-def _marks(record: CommitRecord, history: ExperimentHistory) -> list[str]:
+def _echo_rows(heads: list[list[Cell]], metrics: list[list[str]], tails: list[list[Cell]], indent: str = "") -> None:
+    """Print rows of three parts; of the metrics as many as the terminal has room for, `…` for those left out."""
+    limit = terminal_width()
+    most = max((len(one) for one in metrics), default=0)
+    for count in range(min(most, _METRICS), -1, -1):
+        rows = []
+        for head, values, tail in zip(heads, metrics, tails, strict=True):
+            shown: list[Cell] = [*values[:count], *[""] * (count - len(values))]
+            more = ["…" if any(values[count:]) else ""] if count < most else []
+            rows.append([*head, *shown, *more, *tail])
+        if limit is None or table_width(rows, indent) <= limit:
+            break
+    first = len(rows[0]) - len(tails[0]) if rows else 0
+    echo_table(rows, right=frozenset(range(first, first + _RIGHT)), indent=indent, fit=True)
+
+
+def _metrics(records: list[CommitRecord]) -> list[dict[str, str]]:
+    """Return every record's metrics as text by name, the numbers of one name with their points in line."""
+    shown: list[dict[str, str]] = [{} for _ in records]
+    for name in dict.fromkeys(name for record in records for name in record.commit.metrics):
+        having = [number for number, record in enumerate(records) if name in record.commit.metrics]
+        texts = align_numbers([format_value(records[number].commit.metrics[name], 12) for number in having])
+        for number, text in zip(having, texts, strict=True):
+            shown[number][name] = f"{name} {text}"
+    return shown
+
+
+def _primary_first(names: Iterable[str], history: ExperimentHistory) -> list[str]:
+    primary = history.primary_metric[0] if history.primary_metric else None
+    return sorted(names, key=lambda name: (name != primary, name))
+
+
+def _step(record: CommitRecord) -> str:
+    return f"step {record.commit.step}"
+
+
+def _tail(record: CommitRecord) -> list[Cell]:
+    new = plural(record.files, "file") if record.commit.is_root else f"{format_bytes(record.new_bytes)} new"
+    return [format_age(time.time() - record.commit.time_ns / 1e9), format_bytes(record.bytes), new]
+
+
+def _marks(record: CommitRecord, history: ExperimentHistory, newest: list[CommitRecord]) -> Cell:
     marks = []
     if history.best is record:
         marks.append("best")
-    if len(history.heads) > 1 and record in history.heads:
-        marks.append("head")
+    if len(history.heads) > 1:
+        below = [*newest, history.root][newest.index(record) + 1]
+        if record.commit.parents[0] != below.commit_id:
+            marks.append(f"after {record.commit.parents[0].short}")
     if record.commit.unstable:
         marks.append("changed while saved: " + plural(record.commit.unstable.count, "file"))
     if record.commit.skipped:
         marks.append("not saved: " + plural(record.commit.skipped.count, "file"))
-    return marks
-
-
-def _row(record: CommitRecord, history: ExperimentHistory, now: float, marks: list[str]) -> list[Cell]:
-    commit = record.commit
-    names = list(commit.metrics)
-    if history.primary_metric and history.primary_metric[0] in names:
-        names.remove(history.primary_metric[0])
-        names.insert(0, history.primary_metric[0])
-    metrics = "  ".join(f"{name} {format_value(commit.metrics[name], 12)}" for name in names[:_METRICS])
-    more = "  …" if len(names) > _METRICS else ""
-    return [
-        (record.commit_id.short, "yellow"),
-        f"step {commit.step}",
-        format_age(now - commit.time_ns / 1e9),
-        metrics + more,
-        format_bytes(record.bytes),
-        f"{format_bytes(record.new_bytes)} new",
-        ("  ".join(marks), "green" if "best" in marks else ""),
-    ]
+    return "  ".join(marks), "green" if "best" in marks else ""

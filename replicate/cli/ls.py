@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,15 @@ import click
 
 from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, json_option, open_history
-from replicate.cli.render import Cell, cell_text, echo_json, echo_table, first_line, terminal_width
+from replicate.cli.render import Cell, cell_text, echo_json, echo_table, first_line, status_cell, terminal_width
 from replicate.experiment import Experiment
-from replicate.filters import Filter, sort_experiments
+from replicate.filters import Filter, sort_experiments, value_of
 from replicate.text import align_numbers, columns, cut, format_age, format_value, plural, printable
 
 _COLUMN = 24
 _NARROWER = (16, 12)
 _METRICS = 3
+_LESS_NEEDED = ("started", "host", "user", "latest")
 
 
 @click.command()
@@ -46,6 +48,8 @@ def command(
     conditions = [Filter.parse(text) for text in filters]
     repository, history = open_history(directory)
     experiments = [Experiment(repository, one, repository.reporter) for one in history.experiments]
+    sorted_by = sort.removesuffix("-desc").removesuffix("-asc")
+    _tell_unknown(experiments, [*(condition.name for condition in conditions), sorted_by])
     experiments = [one for one in experiments if all(condition.matches(one) for condition in conditions)]
     experiments = sort_experiments(experiments, sort)[:number]
     if as_json:
@@ -60,18 +64,24 @@ def command(
     return 0 if experiments else 1
 
 
+def _tell_unknown(experiments: list[Experiment], names: list[str]) -> None:
+    """Tell of names to filter and sort by that mean nothing: they are typing errors more often than not."""
+    for name in names:
+        if experiments and all(value_of(one, name) is None and name not in one.params for one in experiments):
+            click.echo(f"no experiment has {name!r}", err=True)
+
+
 def _table(experiments: list[Experiment], show_all: bool) -> None:
     params = _param_names(experiments, show_all)
-    columns = _columns(experiments, params)
-    dropped = _fit(columns, keep=show_all)
-    statuses = [column.head for column in columns].index("STATUS")
-    rows: list[list[Cell]] = [[column.head for column in columns]]
+    table = _columns(experiments, params)
+    dropped = _fit(table, keep=show_all)
+    statuses = [column.name for column in table].index("status")
     notes: dict[int, tuple[int, Cell]] = {}
     for number, one in enumerate(experiments):
-        rows.append([column.cells[number] for column in columns])
         if one.status == "failed" and one.exception:
             notes[number + 1] = (statuses, (first_line(one.exception), "red"))
-    echo_table(rows, notes=notes, fit=not show_all)
+    rows = zip(*(column.shown for column in table), strict=True)
+    echo_table(list(rows), notes=notes, fit=not show_all)
     tail = [plural(len(experiments), "experiment")]
     if dropped:
         tail.append(f"no room for {', '.join(dropped)}: --all shows all")
@@ -83,51 +93,56 @@ def _table(experiments: list[Experiment], show_all: bool) -> None:
     click.echo(printable(" · ".join(tail)), err=True)
 
 
-@dataclass(slots=True)
+@dataclass
 class _Column:
-    head: str
+    name: str
     cells: list[Cell]
-    param: str | None = None
+    is_param: bool = False
+    most: int = _COLUMN
+
+    @property
+    def shown(self) -> list[Cell]:
+        return [cut(printable(self.name.upper()), self.most), *(_cut(cell, self.most) for cell in self.cells)]
+
+    @functools.cached_property
+    def full_width(self) -> int:
+        return max(columns(cell_text(cell)) for cell in (self.name, *self.cells))
 
     @property
     def width(self) -> int:
-        return max(columns(cell_text(cell)) for cell in (self.head, *self.cells))
-
-    def cut(self, width: int) -> None:
-        self.head = cut(cell_text(self.head), width)
-        self.cells = [cut(cell_text(cell), width) for cell in self.cells]
+        return min(self.full_width, self.most)
 
 
 def _columns(experiments: list[Experiment], params: list[str]) -> list[_Column]:
     now = time.time()
     bests = [one.best() for one in experiments]
     latest = [one.latest() for one in experiments]
-    table = [_Column("EXPERIMENT", [(one.short_id, "yellow") for one in experiments])]
+    table = [_Column("experiment", [(one.short_id, "yellow") for one in experiments])]
     if any(one.name for one in experiments):
-        table.append(_Column("NAME", [cut(printable(one.name or ""), _COLUMN) for one in experiments]))
-    table.append(_Column("STARTED", [format_age(now - one.created.timestamp()) for one in experiments]))
-    table.append(_Column("STATUS", [_status(one) for one in experiments]))
-    for head, values in (("HOST", [one.host for one in experiments]), ("USER", [one.user for one in experiments])):
+        table.append(_Column("name", [one.name or "" for one in experiments]))
+    table.append(_Column("started", [format_age(now - one.created.timestamp()) for one in experiments]))
+    table.append(_Column("status", [status_cell(one) for one in experiments]))
+    for name, values in (("host", [one.host for one in experiments]), ("user", [one.user for one in experiments])):
         if len(set(values)) > 1:
-            table.append(_Column(head, list(values)))
-    table += [_Column(name.upper(), _cells([one.params for one in experiments], name), name) for name in params]
+            table.append(_Column(name, list(values)))
+    table += [_Column(name, _cells([one.params for one in experiments], name), is_param=True) for name in params]
     if any(bests):
-        table.append(_Column("BEST", [_step(best) for best in bests]))
+        table.append(_Column("best", [_step(best) for best in bests]))
         metrics = [best.metrics if best else {} for best in bests]
         for name in dict.fromkeys(one.primary_metric[0] for one in experiments if one.primary_metric):
-            table.append(_Column(name.upper(), _cells(metrics, name)))
-    table.append(_Column("LATEST", [_step(one) for one in latest]))
+            table.append(_Column(name, _cells(metrics, name)))
+    table.append(_Column("latest", [_step(one) for one in latest]))
     if not any(bests):
         metrics = [one.metrics if one else {} for one in latest]
         for name in list(dict.fromkeys(name for one in metrics for name in one))[:_METRICS]:
-            table.append(_Column(name.upper(), _cells(metrics, name)))
+            table.append(_Column(name, _cells(metrics, name)))
     return table
 
 
 def _fit(table: list[_Column], *, keep: bool) -> list[str]:
-    """Make a table fit the terminal: cut wide params, then drop params from the right unless all are to be kept.
+    """Make a table fit the terminal: cut wide params, then drop the widest ones unless all are to be kept.
 
-    Returns the names of those that were dropped.
+    Returns the names of the columns that were dropped. Of short values more fit, and they tell experiments apart.
     """
     limit = terminal_width()
     if limit is None:
@@ -136,17 +151,19 @@ def _fit(table: list[_Column], *, keep: bool) -> list[str]:
     def is_too_wide() -> bool:
         return sum(column.width + 2 for column in table) - 2 > limit
 
-    params = [column for column in table if column.param is not None]
+    params = [column for column in table if column.is_param]
     for width in _NARROWER:
         for column in params:
             if is_too_wide():
-                column.cut(width)
+                column.most = width
     dropped = []
-    while params and not keep and is_too_wide():
-        column = params.pop()
+    droppable = [*(one for one in table if one.name in _LESS_NEEDED and not one.is_param)]
+    droppable += sorted(params, key=lambda column: column.width)
+    while droppable and not keep and is_too_wide():
+        column = droppable.pop()
         table.remove(column)
-        dropped.append(str(column.param))
-    return dropped[::-1]
+        dropped.append(column.name)
+    return dropped
 
 
 def _param_names(experiments: list[Experiment], show_all: bool) -> list[str]:
@@ -164,13 +181,13 @@ def _param_names(experiments: list[Experiment], show_all: bool) -> list[str]:
     ]
 
 
-def _status(experiment: Experiment) -> Cell:
-    status = experiment.status
-    return status, {"running": "green", "failed": "red"}.get(status, "")
-
-
 def _cells(values: list[dict[str, Any]], name: str) -> list[Cell]:
     return list(align_numbers([format_value(one[name], _COLUMN) if name in one else "" for one in values]))
+
+
+def _cut(cell: Cell, width: int) -> Cell:
+    text = cut(cell_text(cell), width)
+    return text if isinstance(cell, str) else (text, cell[1])
 
 
 def _step(checkpoint: Checkpoint | None) -> str:

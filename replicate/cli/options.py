@@ -33,9 +33,13 @@ def directory_option(function: _F) -> _F:
     @click.pass_obj
     @functools.wraps(function)
     def wrapped(above: str | None, project_directory: str | None, *args: Any, **kwargs: Any) -> Any:
-        directory = project_directory or above or os.getcwd()
+        directory = project_directory or above or "."
         if not os.path.isdir(directory):
             raise InvalidInputError(f"-D {directory}: there is no such folder")
+        try:
+            os.getcwd()
+        except OSError as exc:
+            raise InvalidInputError("the current folder does not exist any more", hint="`cd` somewhere else") from exc
         return function(*args, directory=directory, **kwargs)
 
     return wrapped  # type: ignore[return-value]
@@ -55,11 +59,12 @@ def open_history(directory: str) -> tuple[Repository, History]:
     return repository, history
 
 
-def find(history: History, revision: str, *, plumbing: bool = False) -> Resolution:
+def find(history: History, revision: str, *, plumbing: bool = False, quiet: bool = False) -> Resolution:
     """Resolve a revision and tell which of several was taken."""
     found = resolve(history, revision, plumbing=plumbing, describe=describe)
+    reporter = ConsoleReporter(quiet=quiet)
     for notice in found.notices:
-        click.echo(notice, err=True)
+        reporter.notice(notice)
     return found
 
 

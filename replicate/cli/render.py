@@ -10,10 +10,13 @@ from typing import Any
 
 import click
 
+from replicate.experiment import Experiment
 from replicate.text import columns, printable, take
 
 Cell = str | tuple[str, str]
 """Text, or text and a colour."""
+
+_ESCAPES = dict(zip('\a\b\t\n\v\f\r"\\', ("\\a", "\\b", "\\t", "\\n", "\\v", "\\f", "\\r", '\\"', "\\\\"), strict=True))
 
 
 def echo_table(
@@ -33,12 +36,7 @@ def echo_table(
         notes: Row number → column and text of a line below the row; it does not widen the columns.
         fit: Cut lines that are longer than the terminal is wide; a pipe gets them whole.
     """
-    limit = terminal_width() if fit else None
-    widths: list[int] = []
-    for row in rows:
-        widths += [0] * (len(row) - len(widths))
-        for column, cell in enumerate(row):
-            widths[column] = max(widths[column], columns(cell_text(cell)))
+    widths = _widths(rows)
     for number, row in enumerate(rows):
         pieces: list[Cell] = [indent]
         last = max((column for column, cell in enumerate(row) if cell_text(cell)), default=-1)
@@ -46,14 +44,15 @@ def echo_table(
             space = " " * (widths[column] - columns(cell_text(cell)))
             pieces += [space, cell] if column in right else [cell, space]
             pieces.append("  ")
-        _echo_line(pieces, limit)
+        echo_line(pieces, fit=fit)
         if notes and number in notes:
             column, note = notes[number]
-            _echo_line([indent, " " * (sum(widths[:column]) + 2 * column), note], limit)
+            echo_line([indent, " " * (sum(widths[:column]) + 2 * column), note], fit=fit)
 
 
-def _echo_line(pieces: Sequence[Cell], limit: int | None) -> None:
-    """Print a line without spaces at its end, in at most `limit` columns."""
+def echo_line(pieces: Sequence[Cell], *, fit: bool = False) -> None:
+    """Print a line of pieces, without spaces at its end; `fit` cuts it at the terminal's width."""
+    limit = terminal_width() if fit else None
     texts = [cell_text(cell) for cell in pieces]
     room = columns("".join(texts).rstrip())
     is_cut = limit is not None and room > limit
@@ -69,9 +68,29 @@ def _echo_line(pieces: Sequence[Cell], limit: int | None) -> None:
     click.echo("".join(line) + ("…" if is_cut else ""))
 
 
+def table_width(rows: Sequence[Sequence[Cell]], indent: str = "") -> int:
+    """Return how many columns of a terminal a table takes."""
+    return len(indent) + sum(width + 2 for width in _widths(rows)) - 2
+
+
+def _widths(rows: Sequence[Sequence[Cell]]) -> list[int]:
+    widths: list[int] = []
+    for row in rows:
+        widths += [0] * (len(row) - len(widths))
+        for column, cell in enumerate(row):
+            widths[column] = max(widths[column], columns(cell_text(cell)))
+    return widths
+
+
 def cell_text(cell: Cell) -> str:
     """Return a cell without its colour, printable."""
     return printable(cell if isinstance(cell, str) else cell[0])
+
+
+def status_cell(experiment: Experiment) -> Cell:
+    """Return an experiment's status, green while it runs, red when it failed."""
+    status = experiment.status
+    return status, {"running": "green", "failed": "red"}.get(status, "")
 
 
 def first_line(text: str) -> str:
@@ -92,22 +111,18 @@ def terminal_width() -> int | None:
 
 def quote_path(path: bytes) -> str:
     """Return a path as Git prints it: as it is when that is safe, else in double quotes with escapes."""
-    escapes = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
     text = path.decode("utf-8", "surrogateescape")
-    if not any(ord(char) < 32 or ord(char) == 127 or 0xDC80 <= ord(char) <= 0xDCFF or char in '"\\' for char in text):
+    if text.isprintable() and '"' not in text and "\\" not in text:
         return text
-    out = []
-    for char in text:
-        number = ord(char)
-        if 0xDC80 <= number <= 0xDCFF:
-            out.append(f"\\{number - 0xDC00:03o}")
-        elif number in escapes:
-            out.append(escapes[number])
-        elif number < 32 or number == 127:
-            out.append(f"\\{number:03o}")
-        else:
-            out.append(char)
-    return '"' + "".join(out) + '"'
+    return '"' + "".join(_quote(char) for char in text) + '"'
+
+
+def _quote(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def json_path(path: bytes) -> dict[str, str]:

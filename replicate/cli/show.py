@@ -5,28 +5,31 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 import click
 
 from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, find, json_option, open_history
-from replicate.cli.render import Cell, echo_json, echo_table, json_path, quote_path
-from replicate.errors import PathNotFoundError
+from replicate.cli.render import Cell, echo_json, echo_line, echo_table, json_path, quote_path, status_cell
+from replicate.errors import InvalidInputError, PathNotFoundError
 from replicate.experiment import Experiment
 from replicate.objects.model import Mode
 from replicate.repository import Repository
 from replicate.restoring import open_file
 from replicate.revisions import Resolution
-from replicate.text import format_age, format_bytes, format_seconds, format_value, plural
+from replicate.text import align_numbers, format_age, format_bytes, format_seconds, format_value, plural
 from replicate.worktree.checkout import find_entry
 
 _FILES = 20
 _CHECKPOINTS = 10
+_PATHS = 5
+_WIDTH = 80
 
 
 @click.command()
 @click.argument("revision")
-@click.option("-a", "--all", "show_all", is_flag=True, help="Show all files and checkpoints")
+@click.option("-a", "--all", "show_all", is_flag=True, help="Show all files and checkpoints, and long params whole")
 @json_option
 @directory_option
 def command(revision: str, show_all: bool, as_json: bool, directory: str) -> None:
@@ -34,6 +37,10 @@ def command(revision: str, show_all: bool, as_json: bool, directory: str) -> Non
     repository, history = open_history(directory)
     found = find(history, revision, plumbing=":" not in revision)
     if found.path is not None:
+        if as_json:
+            raise InvalidInputError(
+                "--json goes with an experiment or a checkpoint", hint="`replicate ls-tree --json` lists a folder"
+            )
         _show_path(repository, found)
         return
     experiment = Experiment(repository, found.experiment, repository.reporter)
@@ -65,7 +72,7 @@ def command(revision: str, show_all: bool, as_json: bool, directory: str) -> Non
             }
         )
     else:
-        _show_checkpoint(checkpoint, experiment, show_all)
+        _show_checkpoint(found, checkpoint, experiment, show_all)
 
 
 def _capture(found: Resolution) -> dict[str, object]:
@@ -75,19 +82,16 @@ def _capture(found: Resolution) -> dict[str, object]:
 
 def _show_experiment(experiment: Experiment, found: Resolution, show_all: bool) -> None:
     capture = _capture(found)
-    click.echo(f"experiment {click.style(experiment.id, fg='yellow')}")
+    echo_line(["experiment ", (experiment.id, "yellow")])
     rows: list[list[Cell]] = []
     if experiment.name:
         rows.append(["name", experiment.name])
     if experiment.tags:
         rows.append(["tags", ", ".join(experiment.tags)])
     rows.append(["started", _time(experiment.created.timestamp())])
-    status = experiment.status
-    if experiment.exception and status == "failed":
-        status_text = f"failed: {experiment.exception.splitlines()[0]}"
-    else:
-        status_text = status
-    rows.append(["status", status_text])
+    rows.append(["status", status_cell(experiment)])
+    if experiment.exception and experiment.status == "failed":
+        rows += [["", (line, "red")] for line in experiment.exception.splitlines()]
     duration = experiment.duration
     if duration is not None:
         rows.append(["duration", format_seconds(duration.total_seconds())])
@@ -102,28 +106,39 @@ def _show_experiment(experiment: Experiment, found: Resolution, show_all: bool) 
     if experiment.primary_metric:
         rows.append(["primary", "{} ({})".format(*experiment.primary_metric)])
     echo_table(rows, indent="  ")
-    if experiment.params:
-        click.echo("\nparams")
-        echo_table([[name, format_value(value, 80)] for name, value in experiment.params.items()], indent="  ")
-    checkpoints = experiment.checkpoints
-    if checkpoints:
-        best = experiment.best()
+    _show_values("params", experiment.params, show_all)
+    if experiment.checkpoints:
         click.echo("\ncheckpoints")
-        shown = checkpoints if show_all else checkpoints[-_CHECKPOINTS:]
-        names = list(shown.metrics)
-        table: list[list[Cell]] = [["", "step", *names]]
-        for one in shown:
-            mark = "best" if best and best.id == one.id else ""
-            values = [format_value(one.metrics[name], 12) if name in one.metrics else "" for name in names]
-            table.append([(one.short_id, "yellow"), str(one.step), *values, (mark, "green")])
-        echo_table(table, indent="  ")
-        if len(shown) < len(checkpoints):
-            click.echo(f"  … {len(checkpoints) - len(shown)} before these, --all shows them")
+        _show_checkpoints(experiment, show_all)
 
 
-def _show_checkpoint(checkpoint: Checkpoint, experiment: Experiment, show_all: bool) -> None:
-    word = "start" if checkpoint.step is None and checkpoint.seq == 0 else "checkpoint"
-    click.echo(f"{word} {click.style(checkpoint.id, fg='yellow')}")
+def _show_checkpoints(experiment: Experiment, show_all: bool) -> None:
+    """List the last checkpoints, oldest first, and the best one before them if it is none of them."""
+    checkpoints = experiment.checkpoints
+    best = experiment.best()
+    last = checkpoints if show_all else checkpoints[-_CHECKPOINTS:]
+    shown = list(last)
+    if best and all(one.id != best.id for one in last):
+        shown.insert(0, best)
+    primary = experiment.primary_metric[0] if experiment.primary_metric else None
+    names = sorted({name for one in shown for name in one.metrics}, key=lambda name: (name != primary, name))
+    columns = [
+        align_numbers([format_value(one.metrics[name], 12) if name in one.metrics else "" for one in shown])
+        for name in names
+    ]
+    rows: list[list[Cell]] = [["", "step", *names]]
+    for number, one in enumerate(shown):
+        mark: Cell = ("best", "green") if best and best.id == one.id else ""
+        rows.append([(one.short_id, "yellow"), str(one.step), *(column[number] for column in columns), mark])
+    hidden = len(checkpoints) - len(shown)
+    before = len(shown) - len(last)
+    notes = {before: (0, f"… {hidden:,} more, --all shows them")} if hidden else {}
+    echo_table(rows, indent="  ", notes=notes)
+
+
+def _show_checkpoint(found: Resolution, checkpoint: Checkpoint, experiment: Experiment, show_all: bool) -> None:
+    commit = found.record.commit
+    echo_line(["start " if commit.is_root else "checkpoint ", (checkpoint.id, "yellow")])
     rows: list[list[Cell]] = []
     if checkpoint.step is not None:
         rows.append(["step", str(checkpoint.step)])
@@ -133,26 +148,13 @@ def _show_checkpoint(checkpoint: Checkpoint, experiment: Experiment, show_all: b
     rows.append(["command", experiment.command])
     size = f"{format_bytes(checkpoint.size_bytes)}, {format_bytes(checkpoint.new_bytes)} new"
     rows.append(["files", f"{plural(checkpoint.file_count, 'file')}, {size}"])
-    for what, paths in (("changed while saved", checkpoint.unstable), ("not saved", checkpoint.skipped)):
-        if paths:
-            more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-            rows.append([what, ", ".join(quote_path(os.fsencode(path)) for path in paths[:5]) + more])
+    for what, listed in (("changed while saved", commit.unstable), ("not saved", commit.skipped)):
+        if listed:
+            more = f" and {listed.count - _PATHS:,} more" if listed.count > _PATHS else ""
+            rows.append([what, ", ".join(quote_path(path) for path in listed.paths[:_PATHS]) + more])
     echo_table(rows, indent="  ")
-    for title, values in (("metrics", checkpoint.metrics), ("params", experiment.params)):
-        if values:
-            click.echo(f"\n{title}")
-            goal = checkpoint.primary_metric if title == "metrics" else None
-            echo_table(
-                [
-                    [
-                        key,
-                        repr(value) if isinstance(value, float) else format_value(value, 80),
-                        goal[1] if goal and goal[0] == key else "",
-                    ]
-                    for key, value in values.items()
-                ],
-                indent="  ",
-            )
+    _show_values("metrics", checkpoint.metrics, show_all, checkpoint.primary_metric)
+    _show_values("params", experiment.params, show_all)
     files = checkpoint.files()
     if files:
         click.echo("\nfiles")
@@ -164,6 +166,17 @@ def _show_checkpoint(checkpoint: Checkpoint, experiment: Experiment, show_all: b
         )
         if len(shown) < len(files):
             click.echo(f"  … {len(files) - len(shown):,} more, --all shows them")
+
+
+def _show_values(title: str, values: dict[str, Any], show_all: bool, goal: tuple[str, str] | None = None) -> None:
+    """List params or metrics; floats with every digit."""
+    if not values:
+        return
+    click.echo(f"\n{title}")
+    width = sys.maxsize if show_all else _WIDTH
+    texts = [repr(value) if isinstance(value, float) else format_value(value, width) for value in values.values()]
+    marks = [goal[1] if goal and goal[0] == name else "" for name in values]
+    echo_table([list(row) for row in zip(values, texts, marks, strict=True)], indent="  ")
 
 
 def _show_path(repository: Repository, found: Resolution) -> None:
@@ -181,7 +194,7 @@ def _show_path(repository: Repository, found: Resolution) -> None:
             click.echo(quote_path(child.name) + ("/" if child.mode is Mode.DIRECTORY else ""))
         return
     if entry.mode is Mode.SYMLINK:
-        click.echo(objects.read(entry.object_id))
+        click.echo(quote_path(objects.read(entry.object_id)))
         return
     out = sys.stdout.buffer
     sys.stdout.flush()

@@ -10,6 +10,7 @@ from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, echo_json, echo_table, json_path, quote_path
 from replicate.comparing import compare_worktree
 from replicate.experiment import status
+from replicate.history import ExperimentHistory
 from replicate.revisions import label
 from replicate.text import plural
 
@@ -44,7 +45,7 @@ def command(as_json: bool, directory: str) -> None:
         ["repository", _shown(repository.project.store), plural(len(history.experiments), "experiment")]
     ]
     if running:
-        rows.append(["running", ", ".join(one.experiment_id.short for one in running)])
+        rows.append(["running", ", ".join(_title(one) for one in running)])
     if head is None:
         rows.append(["worktree", "not saved yet"])
     else:
@@ -53,7 +54,12 @@ def command(as_json: bool, directory: str) -> None:
     for change in changes[:_SHOWN]:
         click.echo(f"            {change.letter}  {quote_path(change.path)}")
     if len(changes) > _SHOWN:
-        click.echo(f"            … {len(changes) - _SHOWN:,} more")
+        click.echo(f"            … {len(changes) - _SHOWN:,} more, --json lists all")
+
+
+def _title(experiment: ExperimentHistory) -> str:
+    name = experiment.root.commit.name
+    return experiment.experiment_id.short + (f" {name}" if name else "")
 
 
 def _shown(path: str) -> str:

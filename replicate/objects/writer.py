@@ -31,6 +31,7 @@ from replicate.transport import Transport
 INLINE_BYTES = 1 << 20
 MAX_INLINE_PACKS = 400
 _PUTS = 2
+_LISTED_PACK_BYTES = 256  # more than an id in a packset list; two for its frame
 OWN_PACKS_BYTES = 64 << 20
 _DEAD_SLACK = 1024
 _SPREAD_SLACK = 64
@@ -134,8 +135,8 @@ class ObjectWriter:
                 chunk = future.result()
                 chunks.append(chunk)
                 advance(chunk.length)
-        except BaseException:
-            turns.stop()
+        except BaseException as exc:
+            turns.stop(exc)
             for future in futures:
                 future.cancel()
             for future in futures:
@@ -158,8 +159,8 @@ class ObjectWriter:
             source.read_into(number * MAX_PIECE_BYTES, view)
             turns.wait(number)
             hasher.update(view)
-        except BaseException:
-            turns.stop()
+        except BaseException as exc:
+            turns.stop(exc)
             raise
         turns.next()
         chunk = Chunk(blob_id(view), length)
@@ -313,8 +314,16 @@ class ObjectWriter:
                     self._start_put(self._small, is_meta=False)
                     self._wait_puts()
         locator, packs = self._make_locator(previous, live)
+        encoded = locator.encode()
+        if locator.own and not self._meta.fits(len(encoded) + _LISTED_PACK_BYTES * (len(packs) + 1)):
+            with self._lock:  # it tells of the pack that it lies in, so that must not end in between
+                full, self._meta = self._meta, self._take_buffer()
+                self._start_put(full, is_meta=True)
+                self._wait_puts()
+            locator, packs = self._make_locator(previous, live)
+            encoded = locator.encode()
         packs |= {pack for pack, _, _ in self._sealed}
-        entry = self.write_meta(Kind.LOCATOR, locator.encode())
+        entry = self.write_meta(Kind.LOCATOR, encoded)
         listed: Entry | None = None
         if len(packs) >= MAX_INLINE_PACKS:
             listed = self.write_meta(Kind.PACKSET, canonical.encode(sorted(packs)))
@@ -450,14 +459,14 @@ class _Turns:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._turn = 0
-        self._stopped = False
+        self._failure: BaseException | None = None
 
     def wait(self, number: int) -> None:
-        """Return when it is `number`'s turn; raise when the blob was given up."""
+        """Return when it is `number`'s turn; when the blob was given up, raise what it was given up for."""
         with self._condition:
-            self._condition.wait_for(lambda: self._turn == number or self._stopped)
-            if self._stopped:
-                raise InterruptedError("another piece of this blob could not be read")
+            self._condition.wait_for(lambda: self._turn == number or self._failure is not None)
+            if self._failure is not None:
+                raise self._failure
 
     def next(self) -> None:
         """Pass the turn on."""
@@ -465,8 +474,8 @@ class _Turns:
             self._turn += 1
             self._condition.notify_all()
 
-    def stop(self) -> None:
+    def stop(self, failure: BaseException) -> None:
         """Give the blob up."""
         with self._condition:
-            self._stopped = True
+            self._failure = self._failure or failure
             self._condition.notify_all()
