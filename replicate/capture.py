@@ -77,7 +77,7 @@ def command_line(argv: Sequence[str], original: Sequence[str], root: str) -> str
     """
     arguments = list(argv)
     script = arguments[0] if arguments else ""
-    flags = list(original[1:])
+    flags = _interpreter_flags(original)
     if "-c" in flags and script == "-c":
         shown = ["python", "-c", "…"]
     elif script in ("", "-"):
@@ -94,6 +94,20 @@ def command_line(argv: Sequence[str], original: Sequence[str], root: str) -> str
     )
     text = storable(text)
     return text if len(text) <= _MAX_COMMAND else text[: _MAX_COMMAND - 1] + "…"
+
+
+def _interpreter_flags(original: Sequence[str]) -> list[str]:
+    """Return the interpreter's own options: up to the script, or to what follows `-m` or `-c`."""
+    flags: list[str] = []
+    takes_value = ""
+    for argument in original[1:]:
+        if not takes_value and not argument.startswith("-"):
+            break
+        flags.append(argument)
+        if takes_value in ("-m", "-c"):
+            break
+        takes_value = argument if not takes_value and argument in ("-m", "-c", "-W", "-X") else ""
+    return flags
 
 
 def installed_packages() -> list[tuple[str, str]]:

@@ -100,16 +100,20 @@ def _read_config(path: str) -> dict[str, str]:
 
     try:
         with open(path, encoding="utf-8") as file:
-            node = yaml.compose(file, Loader=yaml.SafeLoader)
+            text = file.read()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path} is not UTF-8 text") from exc
+    except yaml.reader.ReaderError as exc:
+        line = text.count("\n", 0, exc.position) + 1
+        raise ConfigError(f"{path} line {line}: not YAML: {exc.reason}") from exc
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {getattr(exc, 'problem', None) or exc}") from exc
+        place = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not YAML: {getattr(exc, 'problem', None) or exc}") from exc
     except OSError as exc:
         raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
-    if node is None:
+    if node is None or node.tag.endswith(":null"):
         return {}
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path} line {node.start_mark.line + 1}: not `key: value` lines")
@@ -121,15 +125,17 @@ def _read_config(path: str) -> dict[str, str]:
 
 
 def _check_key(path: str, line: int, key: Any, seen: Mapping[str, str]) -> str:
+    if not isinstance(key, str):
+        raise ConfigError(f"{path} line {line}: a key is text")
     if key not in _KEYS:
-        near = difflib.get_close_matches(str(key), _KEYS, 1)
+        near = difflib.get_close_matches(key, _KEYS, 1)
         raise ConfigError(
             f"{path} line {line}: unknown key {key!r}",
             hint=f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_KEYS)}",
         )
     if key in seen:
         raise ConfigError(f"{path} line {line}: {key!r} is there twice")
-    return str(key)
+    return key
 
 
 def _check_value(path: str, line: int, key: str, node: Any) -> str:

@@ -81,10 +81,10 @@ class ExperimentHistory:
 
 
 def number(value: object) -> float | None:
-    """Return a metric's value as a float, or None if it is no number to compare by."""
+    """Return a metric's value, an int exactly as it is, or None if it is no number to compare by."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return None if math.isnan(value) else float(value)
+    return None if math.isnan(value) else value
 
 
 class History:

@@ -90,7 +90,8 @@ class Repository:
                 f"{self.project.store} has format {newer[-1][1:]}; this version reads format 1",
                 hint="upgrade replicate: pip install --upgrade replicate-vc",
             )
-        if "v1" in names and self.transport.get(MARKER_KEY) != MARKER:
+        # A marker that is cut short is a torn write: the next save puts it again (I0).
+        if "v1" in names and not MARKER.startswith(self.transport.get(MARKER_KEY).rstrip(b"\0")):
             raise CorruptionError(
                 f"{self.project.store}/{MARKER_KEY} is damaged: not the marker of a store",
                 where=MARKER_KEY,

@@ -47,7 +47,11 @@ def check_experiment_name(name: str) -> str:
 
     Names that look like an id, are reserved, or hold `@ ~ : /` or control characters could not be typed as a revision.
     """
-    if not name or name != name.strip() or len(name.encode("utf-8", "replace")) > 100:
+    try:
+        size = len(name.encode())
+    except (AttributeError, UnicodeEncodeError) as exc:
+        raise InvalidInputError(f"{name!r} is no name: it must be Unicode text") from exc
+    if not name or name != name.strip() or size > 100:
         raise InvalidInputError(f"{name!r} is no name: 1 to 100 bytes, no space at the ends")
     if _FORBIDDEN.search(name):
         raise InvalidInputError(f"{name!r} is no name: it must not hold @ ~ : / or control characters")

@@ -181,7 +181,7 @@ class Session:
         number = check_step(step)
         with self._lock:
             if number is None:
-                number = 0 if self._step is None else self._step + 1
+                number = 0 if self._step is None else check_step(self._step + 1)
             primary = given or (self._primary if self._primary and self._primary[0] in values else None)
             head = self._head
 
@@ -234,7 +234,7 @@ class Session:
             if exception is not None:
                 fields["exception"] = {
                     "type": type(exception).__name__,
-                    "message": storable(str(exception))[:_MAX_MESSAGE],
+                    "message": _message_of(exception),
                 }
             try:
                 self.repository.refs.publish(self._experiment, self._head.commit.seq, self.session_id, "e", fields)
@@ -243,6 +243,13 @@ class Session:
                     os.close(self._held)
                     self._held = None
                 self.repository.index.close()
+
+
+def _message_of(exception: BaseException) -> str:
+    try:
+        return storable(str(exception))[:_MAX_MESSAGE]
+    except Exception:  # noqa: BLE001 - it is the user's code, and the end is to be recorded
+        return ""
 
 
 def select_paths(root: str, cwd: str, path: Any) -> tuple[NamedPath, ...] | None:

@@ -14,6 +14,7 @@ import pytest
 from replicate import config
 from replicate.config import find_project, mode, new_project, other_rank, require_project, user
 from replicate.errors import ConfigError, InvalidInputError, ProjectNotFoundError
+from tests.projects import reads_everything
 
 NO_VARIABLES: Mapping[str, str] = {}
 
@@ -200,12 +201,21 @@ def test_what_is_wrong_in_the_file_is_told_with_its_line(root: Path, text: str |
     assert refusal(root, text) == message
 
 
-def test_a_file_that_cannot_be_read_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_or_a_link_in_a_circle_is_no_configuration_file(root: Path) -> None:
     (root / "replicate.yaml").symlink_to("replicate.yaml")
     assert find_project(root, NO_VARIABLES) is None
     (root / "replicate.yaml").unlink()
     (root / "replicate.yaml").mkdir()
     assert find_project(root, NO_VARIABLES) is None
+
+
+@pytest.mark.skipif(reads_everything(), reason="permissions mean nothing to this user, who is root")
+def test_a_file_that_may_not_be_read_is_told(root: Path) -> None:
+    (root / "replicate.yaml").write_text("store: a\n")
+    (root / "replicate.yaml").chmod(0)
+    with pytest.raises(ConfigError) as raised:
+        find_project(root, NO_VARIABLES)
+    assert str(raised.value) == f"cannot read {root}/replicate.yaml: Permission denied"
 
 
 # -- the environment ------------------------------------------------------------------------------------------------

@@ -131,7 +131,8 @@ def _columns(experiments: list[Experiment], params: list[str]) -> list[_Column]:
         metrics = [best.metrics if best else {} for best in bests]
         for name in dict.fromkeys(one.primary_metric[0] for one in experiments if one.primary_metric):
             table.append(_Column(name, _cells(metrics, name)))
-    table.append(_Column("latest", [_step(one) for one in latest]))
+    if any(latest):
+        table.append(_Column("latest", [_step(one) for one in latest]))
     if not any(bests):
         metrics = [one.metrics if one else {} for one in latest]
         for name in list(dict.fromkeys(name for one in metrics for name in one))[:_METRICS]:
