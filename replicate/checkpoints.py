@@ -120,7 +120,7 @@ class Checkpoint:
         Raises:
             WorktreeModifiedError: Changes that are in no checkpoint would be lost; nothing was written.
         """
-        wanted = [os.fsencode(path).strip(b"/") for path in paths]
+        wanted = [os.fsencode(path).strip(b"/") for path in ([paths] if isinstance(paths, str) else paths)]
         return checkout(
             self._repository, self._record, os.fspath(directory), self._reporter, paths=wanted, force=force, exact=exact
         )

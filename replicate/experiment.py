@@ -7,6 +7,7 @@ import html
 import io
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, SupportsIndex, overload
 
@@ -186,9 +187,7 @@ class Experiment:
             self._reporter.warn(f"checkpoint not saved: {exc}")
             return InertCheckpoint(step, metrics)
         record = saved.base.record
-        checkpoints = (*self._history.checkpoints, record)
-        history = self._history
-        self._history = ExperimentHistory(history.root, checkpoints, history.starts, history.ends)
+        self._history = replace(self._history, checkpoints=(*self._history.checkpoints, record))
         self._reporter.notice(describe_saved(record, self.primary_metric))
         return Checkpoint(self._repository, record, self._reporter)
 
@@ -197,8 +196,17 @@ class Experiment:
         self._end("finished")
 
     def _end(self, status: str, exception: BaseException | None = None) -> None:
-        if self._session is not None and not self._session.is_ended:
-            self._session.end(status, exception)
+        if self._session is None or self._session.is_ended:
+            return
+        try:
+            end = self._session.end(status, exception)
+        except StorageError as exc:
+            if self._on_error == "raise":
+                raise
+            self._reporter.warn(f"the end of the experiment is not recorded: {exc}")
+            return
+        if end is not None:
+            self._history = replace(self._history, ends={**self._history.ends, end.name.session: end})
 
     def __enter__(self) -> Experiment:
         return self

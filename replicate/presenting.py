@@ -11,6 +11,8 @@ from typing import Any
 from replicate.refs import CommitRecord
 from replicate.text import format_bytes, format_seconds, format_value
 
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
 
 def describe_saved(record: CommitRecord, primary: tuple[str, str] | None) -> str:
     """Return the line that tells of a saved checkpoint: what, which step, how large, how long."""
@@ -26,9 +28,9 @@ def describe_saved(record: CommitRecord, primary: tuple[str, str] | None) -> str
 def to_datetime(time_ns: int) -> datetime.datetime:
     """Return a time in ns since 1970 as an aware datetime in UTC; out of range, the nearest that Python knows."""
     try:
-        return datetime.datetime.fromtimestamp(time_ns / 1e9, datetime.UTC)
-    except (OverflowError, ValueError, OSError):
-        return datetime.datetime.fromtimestamp(0 if time_ns < 0 else 253402300799, datetime.UTC)
+        return _EPOCH + datetime.timedelta(microseconds=time_ns // 1_000)
+    except OverflowError:
+        return (datetime.datetime.min if time_ns < 0 else datetime.datetime.max).replace(tzinfo=datetime.UTC)
 
 
 def json_time(time: datetime.datetime) -> str:

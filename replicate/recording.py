@@ -6,6 +6,7 @@ At exit the session ends as finished, as failed when an exception is on its way 
 from __future__ import annotations
 
 import atexit
+import datetime
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,12 @@ from typing import Any, Literal
 
 from replicate import config
 from replicate.capture import capture
-from replicate.checkpoints import Checkpoint, InertCheckpoint
-from replicate.errors import InvalidInputError, SessionError, StorageError
-from replicate.experiment import Experiment
-from replicate.history import History
+from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
+from replicate.errors import InvalidInputError, RevisionNotFoundError, SessionError, StorageError
+from replicate.experiment import Experiment, Status
+from replicate.history import ExperimentHistory, History
 from replicate.host import Host
+from replicate.presenting import json_value, to_datetime
 from replicate.refs import CommitRecord
 from replicate.reporting import Reporter
 from replicate.repository import Repository
@@ -38,6 +40,7 @@ class InertExperiment(Experiment):
         self.tags = list(tags)
         self.params = dict(params)
         self.command = self.user = self.host = self.python_version = ""
+        self.created = to_datetime(0)
         self._step: int | None = None
         self._session = None
 
@@ -53,6 +56,41 @@ class InertExperiment(Experiment):
         self._step = step if step is not None else (0 if self._step is None else self._step + 1)
         return InertCheckpoint(self._step, metrics)
 
+    @property
+    def start(self) -> Checkpoint:
+        """A checkpoint without files."""
+        return InertCheckpoint(None, None)
+
+    @property
+    def checkpoints(self) -> CheckpointList:
+        """None."""
+        return CheckpointList()
+
+    @property
+    def primary_metric(self) -> tuple[str, str] | None:
+        """None."""
+        return None
+
+    @property
+    def status(self) -> Status:
+        """`stopped`: it never runs."""
+        return "stopped"
+
+    @property
+    def exception(self) -> str | None:
+        """None."""
+        return None
+
+    @property
+    def duration(self) -> datetime.timedelta | None:
+        """None."""
+        return None
+
+    @property
+    def is_forked(self) -> bool:
+        """False."""
+        return False
+
     def best(self) -> Checkpoint | None:
         """Return None."""
         return None
@@ -63,6 +101,10 @@ class InertExperiment(Experiment):
 
     def refresh(self) -> None:
         """Do nothing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was given to `init()`."""
+        return {"id": "", "name": self.name, "params": json_value(self.params), "tags": self.tags}
 
     def __repr__(self) -> str:
         return "<Experiment, not recorded>"
@@ -151,16 +193,15 @@ class Recorder:
         repository = Repository(project, Host(), reporter)
         repository.create()
         session = Session(repository, reporter, capture(repository.host, project.root))
-        if resume:
-            history = History(repository.refs.list())
-            found = (
-                history.experiments[-1]
-                if resume is True and history.experiments
-                else resolve_experiment(history, resume.id if isinstance(resume, Experiment) else str(resume))
-            )
-            session.resume(found, found.heads[-1])
-        else:
-            session.begin(params, name, tags, primary_metric, self._parent(repository, parent))
+        try:
+            if resume:
+                found = self._resumed(History(repository.refs.list()), resume)
+                session.resume(found, found.heads[-1], primary_metric)
+            else:
+                session.begin(params, name, tags, primary_metric, self._parent(repository, parent))
+        except BaseException:
+            session.close()
+            raise
         experiment_id = session.experiment_id
         history = History(repository.refs.list(experiment_id))
         begun = history.experiment(experiment_id)
@@ -172,6 +213,14 @@ class Recorder:
             f"{verb} {experiment_id.short}{' ' + begun.root.commit.name if begun.root.commit.name else ''}{files}"
         )
         return experiment
+
+    @staticmethod
+    def _resumed(history: History, resume: str | bool | Experiment) -> ExperimentHistory:
+        if resume is not True:
+            return resolve_experiment(history, resume.id if isinstance(resume, Experiment) else str(resume))
+        if not history.experiments:
+            raise RevisionNotFoundError("there is no experiment to resume", hint="replicate.init() starts one")
+        return history.experiments[-1]
 
     @staticmethod
     def _parent(repository: Repository, parent: str | Checkpoint | None) -> CommitRecord | None:
@@ -189,7 +238,8 @@ class Recorder:
         primary_metric: tuple[str, str] | None = None,
     ) -> Checkpoint:
         """See `replicate.checkpoint`."""
-        if self._current is not None and self._pid != os.getpid():
+        is_inert = isinstance(self._current, InertExperiment)
+        if self._current is not None and self._pid != os.getpid() and not is_inert:
             raise SessionError(
                 "this process was forked from the one that called replicate.init()",
                 hint="call replicate.init() in this process too",

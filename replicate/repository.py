@@ -66,7 +66,8 @@ class Repository:
     @functools.cached_property
     def index(self) -> ObjectIndex:
         """The dedup index."""
-        return ObjectIndex(self.cache_path("objects.db"), self.transport, self.host.boot_id)
+        durable = self.project.durability == "safe"
+        return ObjectIndex(self.cache_path("objects.db"), self.transport, self.host.boot_id, durable=durable)
 
     def excluded_paths(self, folder: str) -> tuple[bytes, ...]:
         """Return the store's path relative to `folder` if it lies in it: it is never saved into itself."""

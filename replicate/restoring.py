@@ -12,7 +12,7 @@ from blake3 import blake3
 from replicate.errors import CorruptionError, PathNotFoundError
 from replicate.history import History
 from replicate.objects.ids import Kind, ObjectID
-from replicate.objects.model import Mode
+from replicate.objects.model import Mode, TreeEntry
 from replicate.objects.store import ObjectStore
 from replicate.refs import CommitRecord
 from replicate.reporting import Reporter
@@ -20,6 +20,8 @@ from replicate.repository import Repository
 from replicate.worktree.checkout import Checkout, find_entry
 from replicate.worktree.scan import Scanner
 from replicate.worktree.times import WorktreeClock
+
+_MAX_LINKS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ def open_file(objects: ObjectStore, tree: ObjectID, path: str) -> io.BufferedRea
         PathNotFoundError: The tree has no such path, or it is no file. A link is followed within the tree.
     """
     raw = os.fsencode(path).strip(b"/")
-    for _ in range(40):
-        entry = find_entry(objects, tree, raw)
+    for _ in range(_MAX_LINKS):
+        entry, walked, rest = _walk_to_link(objects, tree, raw)
         if entry is None:
             raise PathNotFoundError(f"the checkpoint has no file {path!r}", hint="checkpoint.files() lists its files")
         if entry.mode.is_file:
@@ -112,10 +114,24 @@ def open_file(objects: ObjectStore, tree: ObjectID, path: str) -> io.BufferedRea
         if entry.mode is Mode.DIRECTORY:
             raise PathNotFoundError(f"{path!r} is a folder in the checkpoint", hint="open one of its files")
         target = objects.read(entry.object_id, Kind.BLOB)
-        raw = os.path.normpath(os.path.join(os.path.dirname(raw), target))
-        if raw.startswith((b"/", b"..")):
+        raw = os.path.normpath(os.path.join(os.path.dirname(walked), target, rest))
+        if raw == b".." or raw.startswith((b"/", b"../")):
             raise PathNotFoundError(f"{path!r} is a link that leads out of the checkpoint, to {os.fsdecode(target)!r}")
     raise PathNotFoundError(f"{path!r} is a link that leads in a circle")
+
+
+def _walk_to_link(objects: ObjectStore, tree: ObjectID, path: bytes) -> tuple[TreeEntry | None, bytes, bytes]:
+    """Return the entry at a path, or the first link on the way, with the path up to it and what is left of it."""
+    entry = TreeEntry(b"", Mode.DIRECTORY, 0, tree)
+    names = path.split(b"/") if path not in (b"", b".") else []
+    for number, name in enumerate(names, 1):
+        found = find_entry(objects, entry.object_id, name) if entry.mode is Mode.DIRECTORY else None
+        if found is None:
+            return None, path, b""
+        if found.mode is Mode.SYMLINK:
+            return found, b"/".join(names[:number]), b"/".join(names[number:])
+        entry = found
+    return entry, path, b""
 
 
 class BlobReader(io.RawIOBase):

@@ -15,7 +15,7 @@ from replicate.history import ExperimentHistory
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Commit, Mode, PathList, TreeEntry, encode_tree
 from replicate.objects.writer import ObjectWriter
-from replicate.refs import CommitRecord
+from replicate.refs import CommitRecord, EndRecord
 from replicate.refs.store import packset_of
 from replicate.reporting import Reporter
 from replicate.repository import Repository
@@ -97,8 +97,10 @@ class Session:
         self.repository.write_head(self._head)
         return saved
 
-    def resume(self, experiment: ExperimentHistory, head: CommitRecord) -> None:
-        """Continue an experiment after `head`. No file is restored or read."""
+    def resume(
+        self, experiment: ExperimentHistory, head: CommitRecord, primary_metric: tuple[str, str] | None = None
+    ) -> None:
+        """Continue an experiment after `head`; no file is restored or read. A primary metric replaces its own."""
         base = load_base(self.repository, head)
         if base is None:
             raise ConflictError(
@@ -109,7 +111,8 @@ class Session:
         self._head = head
         self._experiment = experiment.experiment_id
         self._step = head.commit.step
-        self._primary = experiment.primary_metric
+        self._primary = check_primary_metric(primary_metric, None) or experiment.primary_metric
+        self._make_durable(experiment.root, head)
         with self.repository.saving():
             self.repository.index.begin_save()
             writer = self._writer()
@@ -120,6 +123,12 @@ class Session:
                 writer.close()
             self.repository.check_writable()
             self._publish_start(environment, stored)
+
+    def _make_durable(self, *records: CommitRecord) -> None:
+        """Put records again that who wrote them may not have synced: without its root an experiment is not listed."""
+        if self.repository.project.durability == "safe":
+            for record in records:
+                self.repository.transport.put(record.name.key, self.repository.transport.get(record.name.key))
 
     def _writer(self) -> ObjectWriter:
         return ObjectWriter(
@@ -220,11 +229,11 @@ class Session:
                 hint=f'continue it with replicate.init(resume="{self._experiment.short}")',
             )
 
-    def end(self, status: str, exception: BaseException | None = None) -> None:
+    def end(self, status: str, exception: BaseException | None = None) -> EndRecord | None:
         """End the session: finished, failed with its exception, or stopped. A second end, or a fork's, does nothing."""
         with self._lock:
             if self.is_ended or os.getpid() != self._pid:
-                return
+                return None
             self.is_ended = True
             fields: dict[str, Any] = {
                 "status": status,
@@ -237,12 +246,19 @@ class Session:
                     "message": _message_of(exception),
                 }
             try:
-                self.repository.refs.publish(self._experiment, self._head.commit.seq, self.session_id, "e", fields)
+                seq = self._head.commit.seq
+                record = self.repository.refs.publish(self._experiment, seq, self.session_id, "e", fields)
             finally:
-                if self._held is not None:
-                    os.close(self._held)
-                    self._held = None
-                self.repository.index.close()
+                self.close()
+            return record if isinstance(record, EndRecord) else None
+
+    def close(self) -> None:
+        """Let go of what a running session holds, and record nothing. For a session that could not begin."""
+        self.is_ended = True
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+        self.repository.index.close()
 
 
 def _message_of(exception: BaseException) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -247,3 +249,17 @@ def remove_deep(folder: Path) -> None:
             os.rmdir(full)
         else:
             os.unlink(full)
+
+
+def run_script(root: Path, text: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a training script in a project, with warnings as errors, and return how it ended."""
+    (root / "train.py").write_text(text)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "train.py", *arguments],
+        cwd=root,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

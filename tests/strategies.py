@@ -127,6 +127,7 @@ def locators(draw: st.DrawFn) -> Locator:
         tuple(draw(st.lists(frame_refs, max_size=16))),
         draw(st.integers(0, 1 << 40)),
         draw(st.integers(0, 1 << 40)),
+        draw(st.integers(0, 1 << 20)),
     )
 
 

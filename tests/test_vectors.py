@@ -276,7 +276,7 @@ def test_a_locator_has_the_encoding_of_its_vector_and_comes_back(case: Case) -> 
     data = bytes_of(case)
     locator = Locator.decode(data, HOLDER, HOLDER_BYTES, "a vector")
     value = untag(case["value"])
-    assert (locator.total, locator.whole) == (value["total"], value["whole"])
+    assert (locator.total, locator.whole, locator.spread) == (value["total"], value["whole"], value.get("spread", 0))
     value["older"] = [[pack or bytes(HOLDER), offset, length] for pack, offset, length in value["older"]]
     assert [ref.encode() for ref in locator.older] == value["older"]
     expected = []
@@ -286,7 +286,7 @@ def test_a_locator_has_the_encoding_of_its_vector_and_comes_back(case: Case) -> 
     assert list(locator.places) == expected
     own = tuple(place.entry for place in locator.places if place.pack == HOLDER)
     others = tuple(place for place in locator.places if place.pack != HOLDER)
-    again = Locator(own, others, locator.older, locator.total, locator.whole).encode()
+    again = Locator(own, others, locator.older, locator.total, locator.whole, locator.spread).encode()
     assert again == canonical.encode(value)
     assert object_id(Kind.LOCATOR, data).hex() == case["id"]
 

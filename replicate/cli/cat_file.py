@@ -8,7 +8,7 @@ import sys
 import click
 
 from replicate.cli.options import directory_option, find, open_history
-from replicate.cli.render import echo_json, json_path
+from replicate.cli.render import MODE_NAMES, echo_json, json_path
 from replicate.errors import AmbiguousRevisionError, ObjectNotFoundError, PathNotFoundError, RevisionNotFoundError
 from replicate.history import History
 from replicate.objects.ids import Kind, ObjectID
@@ -18,6 +18,8 @@ from replicate.presenting import json_value
 from replicate.repository import Repository
 from replicate.revisions import MIN_PREFIX_DIGITS
 from replicate.worktree.checkout import find_entry
+
+_MOST = 10
 
 
 @click.command()
@@ -58,7 +60,7 @@ def command(name: str, what: str | None, directory: str) -> None:
             [
                 {
                     **{key.replace("path", "name"): value for key, value in json_path(entry.name).items()},
-                    "mode": entry.mode.name.lower(),
+                    "mode": MODE_NAMES[entry.mode],
                     "bytes": entry.size_bytes,
                     "id": entry.object_id.hex(),
                 }
@@ -86,13 +88,14 @@ def find_object(repository: Repository, history: History, name: str) -> tuple[Ob
         if len(name) < MIN_PREFIX_DIGITS or not all(char in "0123456789abcdef" for char in name) or len(name) > 64:
             raise
     objects = repository.all_objects()
-    matches = repository.index.find_prefix(name)
+    matches = repository.index.find_prefix(name, _MOST)
     if not matches:
         raise ObjectNotFoundError(f"no object has an id that begins with {name}", object_id=name)
     if len(matches) > 1:
         ids = [f"{one.hex()[:12]} ({Kind(kind).name.lower()})" for one, kind in matches]
+        more = ", …" if len(matches) == _MOST else ""
         raise AmbiguousRevisionError(
-            f"{name} matches {len(matches)} objects: {', '.join(ids)}",
+            f"{name} matches {len(matches)}{' or more' if more else ''} objects: {', '.join(ids)}{more}",
             candidates=[one.hex() for one, _ in matches],
             hint="type more digits",
         )

@@ -84,9 +84,9 @@ def command(
     session = Session(repository, reporter, capture(repository.host, project.root))
     if continued is None:
         start = session.begin(given, name, tags, goal, None)
-        size = f"{format_bytes(start.size_bytes)}, {format_bytes(start.new_bytes)} new"
         title = f"experiment {session.experiment_id.short}{' ' + name if name else ''}"
-        reporter.notice(f"{title} · {plural(start.files, 'file')}, {size} · {format_seconds(start.duration_ns / 1e9)}")
+        files = f"{plural(start.files, 'file')}, {format_bytes(start.size_bytes)}"
+        reporter.notice(f"{title} · {files} · {format_seconds(start.duration_ns / 1e9)}")
     else:
         session.resume(*continued)
     try:

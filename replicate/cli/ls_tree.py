@@ -10,13 +10,11 @@ import click
 
 from replicate.cli.cat_file import find_object
 from replicate.cli.options import directory_option, json_option, open_history
-from replicate.cli.render import echo_json, json_path, quote_path
+from replicate.cli.render import MODE_NAMES, echo_json, json_path, quote_path
 from replicate.errors import PathNotFoundError
 from replicate.objects.ids import Kind
 from replicate.objects.model import Mode, TreeEntry
 from replicate.worktree.checkout import iter_tree
-
-_NAMES = {Mode.FILE: "file", Mode.EXECUTABLE: "exec", Mode.SYMLINK: "link", Mode.DIRECTORY: "tree"}
 
 
 @click.command()
@@ -49,7 +47,7 @@ def command(name: str, recursive: bool, with_nul: bool, name_only: bool, as_json
             [
                 {
                     **json_path(path),
-                    "mode": _NAMES[entry.mode],
+                    "mode": MODE_NAMES[entry.mode],
                     "bytes": entry.size_bytes,
                     "id": entry.object_id.hex(),
                 }
@@ -61,6 +59,6 @@ def command(name: str, recursive: bool, with_nul: bool, name_only: bool, as_json
     sys.stdout.flush()
     for path, entry in entries:
         shown = path if with_nul else os.fsencode(quote_path(path))
-        head = b"" if name_only else f"{_NAMES[entry.mode]} {entry.size_bytes} {entry.object_id.hex()}\t".encode()
+        head = b"" if name_only else f"{MODE_NAMES[entry.mode]} {entry.size_bytes} {entry.object_id.hex()}\t".encode()
         out.write(head + shown + (b"\0" if with_nul else b"\n"))
     out.flush()

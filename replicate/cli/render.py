@@ -11,10 +11,14 @@ from typing import Any
 import click
 
 from replicate.experiment import Experiment
+from replicate.objects.model import Mode
 from replicate.text import columns, printable, take
 
 Cell = str | tuple[str, str]
 """Text, or text and a colour."""
+
+MODE_NAMES = {Mode.FILE: "file", Mode.EXECUTABLE: "exec", Mode.SYMLINK: "link", Mode.DIRECTORY: "tree"}
+"""What plumbing calls the modes of entries."""
 
 _ESCAPES = dict(zip('\a\b\t\n\v\f\r"\\', ("\\a", "\\b", "\\t", "\\n", "\\v", "\\f", "\\r", '\\"', "\\\\"), strict=True))
 

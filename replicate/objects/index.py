@@ -41,12 +41,14 @@ class ObjectIndex:
         path: The SQLite file.
         transport: The store.
         boot: Names this boot of the machine; empty when that is not known.
+        durable: Rely only on packs that survive power loss; others are made durable first (I1).
     """
 
-    def __init__(self, path: str, transport: Transport, boot: str) -> None:
+    def __init__(self, path: str, transport: Transport, boot: str, *, durable: bool = False) -> None:
         self._path = path
         self._transport = transport
         self._boot = boot
+        self._durable = durable
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._is_empty = False
@@ -187,7 +189,7 @@ class ObjectIndex:
             pack, size, boot = ObjectID(row[0]), int(row[1]), str(row[2])
             key = pack_key(pack)
             if any(info.key == key and info.size == size for info in self._transport.list(key)):
-                if boot == _DURABLE or (boot == self._boot and boot):
+                if boot == _DURABLE or (boot == self._boot and boot and not self._durable):
                     found = (pack, size)
                 else:
                     found = self._verify(pack, size)
@@ -197,9 +199,12 @@ class ObjectIndex:
     def _verify(self, pack: ObjectID, size: int) -> tuple[ObjectID, int] | None:
         try:
             verify_pack(self._transport, pack, size)
+            if self._durable:  # who wrote it may not have synced it; a put of what is there does
+                self._transport.put(pack_key(pack), self._transport.get(pack_key(pack)))
         except (CorruptionError, KeyNotFoundError):
             return None
-        self._run(lambda db: self._set_boot(db, pack, self._boot or _UNKNOWN))
+        boot = _DURABLE if self._durable else (self._boot or _UNKNOWN)
+        self._run(lambda db: self._set_boot(db, pack, boot))
         return (pack, size)
 
     def _run(self, action: Callable[[sqlite3.Connection], _T]) -> _T:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from replicate.errors import CorruptionError, InvalidInputError
+from replicate.errors import CorruptionError, InvalidInputError, KeyNotFoundError
 from replicate.objects import canonical
 from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, zstd
 from replicate.objects.ids import ID_BYTES, Kind, ObjectID, object_id
@@ -145,7 +145,11 @@ def read_framed(transport: Transport, ref: FrameRef, kind: Kind) -> tuple[Object
     def damaged(why: str) -> CorruptionError:
         return CorruptionError(f"the {kind.name.lower()} in {where} is damaged: {why}", where=where)
 
-    data = transport.get(pack_key(ref.pack), ref.offset, ref.offset + ref.length)
+    key = pack_key(ref.pack)
+    try:
+        data = transport.get(key, ref.offset, ref.offset + ref.length)
+    except KeyNotFoundError as exc:
+        raise CorruptionError(f"the {kind.name.lower()} cannot be read: {where} is missing", where=key) from exc
     if len(data) != ref.length or ref.length < FRAME.size:
         raise damaged("the pack is cut short")
     _, found, encoding, depth, _, raw_length, _, digest, _ = FRAME.unpack_from(data)

@@ -76,9 +76,9 @@ class PackBuffer:
         """Whether no frame was added since the last `clear`."""
         return not self.entries
 
-    def fits(self, stored: int) -> bool:
-        """Tell whether a frame with a payload of so many bytes, and its footer entry, still fits."""
-        footer = (len(self.entries) + 2) * ENTRY.size + 1024
+    def fits(self, stored: int, frames: int = 1) -> bool:
+        """Tell whether a frame with a payload of so many bytes (or several frames) and its footer entry still fit."""
+        footer = (len(self.entries) + frames + 1) * ENTRY.size + 1024
         return self.used + FRAME.size + stored + footer + TRAILER.size <= PACK_BYTES
 
     def add(self, kind: int, encoding: int, depth: int, raw_length: int, object_id: ObjectID, payload: Buffer) -> Entry:

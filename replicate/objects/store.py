@@ -74,8 +74,10 @@ class ObjectStore:
         """Return a commit."""
         return decode_commit(self.read(commit, Kind.COMMIT), f"commit {commit.hex()}")
 
-    def read(self, wanted: ObjectID, kind: Kind = Kind.BLOB) -> bytes:
+    def read(self, wanted: ObjectID, kind: Kind = Kind.BLOB, *, claimed_bytes: int | None = None) -> bytes:
         """Return the whole object, verified by its id. A big blob is assembled in memory: prefer `iter_blob`.
+
+        `claimed_bytes` is what the tree says of a blob; one that disagrees is not assembled.
 
         Raises:
             ObjectNotFoundError: The store lacks it, or a piece or base of it.
@@ -83,15 +85,20 @@ class ObjectStore:
             UnsupportedFormatError: It is stored in an encoding of a later version.
         """
         if kind is Kind.BLOB:
-            return b"".join(self.iter_blob(wanted))
+            return b"".join(self.iter_blob(wanted, claimed_bytes=claimed_bytes))
         return self._first(wanted, kind, lambda place: self._decode(place, kind))
 
-    def iter_blob(self, wanted: ObjectID) -> Iterator[bytes]:
+    def iter_blob(self, wanted: ObjectID, *, claimed_bytes: int | None = None) -> Iterator[bytes]:
         """Yield a blob's bytes in pieces of at most 64 MiB; raises after the last piece if the whole is not the blob.
 
-        Each piece is verified before it is given out; so is a small blob's only piece.
+        Each piece is verified before it is given out; so is a small blob's only piece. `claimed_bytes` is what the tree
+        says of its length; when it disagrees, this raises before the first piece (SPEC §4.2).
         """
         chunks = self.read_chunks(wanted)
+        length = sum(chunk.length for chunk in chunks)
+        if claimed_bytes is not None and length != claimed_bytes:
+            where = f"blob {wanted.hex()}"
+            raise CorruptionError(f"{where} is damaged: it has another length than its tree says", where=where)
         if len(chunks) == 1:
             yield self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
             return

@@ -306,7 +306,8 @@ class ObjectWriter:
         with self._lock:
             self._wait_puts()
             if not self._small.is_empty:
-                inline = self._small.used < INLINE_BYTES and self._meta.fits(self._small.used)
+                fits = self._meta.fits(self._small.used, len(self._small.entries))
+                inline = self._small.used < INLINE_BYTES and fits
                 if inline and not any(pack not in self._meta_packs for pack, _, _ in self._sealed):
                     self._meta.take_frames(self._small)
                     self._small.clear()

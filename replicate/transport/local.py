@@ -148,6 +148,7 @@ class LocalTransport:
         folder = os.path.dirname(final)
         if not replace and self._holds(final, data):
             if safe:  # the writer before us may not have synced, or not have lived to sync the name
+                self._make_folder(folder)
                 self._disk.sync(final)
                 self._disk.sync_directory(folder)
             return

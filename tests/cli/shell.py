@@ -55,6 +55,7 @@ class Shell:
     def __call__(self, *arguments: str) -> Result:
         """Run a command."""
         self._monkeypatch.setattr(sys, "argv", ["/usr/bin/replicate", *arguments])
+        self._monkeypatch.setattr(sys, "orig_argv", ["python", "/usr/bin/replicate", *arguments])
         self._capture.readouterr()
         code = run(list(arguments))
         said = self._capture.readouterr()

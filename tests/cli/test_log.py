@@ -31,7 +31,7 @@ def test_an_experiment_is_shown_newest_first_down_to_its_start(shell: Shell, vis
         f"  {third}  step 2  loss 0.5   acc 0.5   2 hours ago  46 B  11 B new",
         f"  {second}  step 1  loss 0.25  acc 0.75  2 hours ago  46 B  11 B new  best",
         f"  {first}  step 0  loss 1     acc 0     2 hours ago  46 B  11 B new",
-        f"  {baseline.short}  start                        2 hours ago  35 B  2 files",
+        f"  {baseline.short}  start                        2 hours ago  35 B   2 files",
     ]
     assert (result.err, result.code) == ("", 0)
 
@@ -83,8 +83,7 @@ def test_a_fork_shows_its_heads_and_where_the_lines_part(shell: Shell, vision: V
     assert rows[forked[:7]][-3:] == ["best", "after", first]
     assert [row[0] for row in result.rows[4:]] == [third, forked[:7], second, first, vision.baseline.short]
     assert rows[third][-2:] == ["after", second]
-    assert rows[second][-2:] == ["after", first]
-    assert "after" not in rows[first]
+    assert "after" not in rows[second] + rows[first]
 
 
 def test_from_a_head_the_log_shows_only_its_line(shell: Shell, vision: Vision) -> None:
@@ -160,7 +159,7 @@ def test_what_a_terminal_would_obey_is_not_printed(shell: Shell, project: Sample
         assert "\x1b" not in shell("log", *arguments).out
 
 
-# -- json ----------------------------------------------------------------------------------------------------------------
+# -- json ------------------------------------------------------------------------------------------------------------
 
 
 def test_json_lists_checkpoints_newest_first(shell: Shell, vision: Vision) -> None:
@@ -198,7 +197,7 @@ def test_json_has_nan_as_text(shell: Shell, project: SampleProject) -> None:
     assert shell("log", "broken", "--json").json[0]["metrics"] == {"loss": "NaN", "gap": ["Infinity"]}
 
 
-# -- none, and wrong -----------------------------------------------------------------------------------------------------
+# -- none, and wrong -------------------------------------------------------------------------------------------------
 
 
 def test_no_checkpoint_is_told_with_exit_code_1(shell: Shell, project: SampleProject) -> None:

@@ -133,7 +133,7 @@ def test_a_long_value_is_cut_with_an_ellipsis(shell: Shell, project: SampleProje
     assert f"  {value[:23]}…" in shell("ls").lines[1]
 
 
-# -- on a terminal -------------------------------------------------------------------------------------------------------
+# -- on a terminal ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_pipe_gets_the_whole_table(shell: Shell, many_params: SampleProject) -
     assert result.lines[2].endswith("it did not work at all,")
 
 
-# -- choosing ------------------------------------------------------------------------------------------------------------
+# -- choosing --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flag", ["-q", "--quiet"])
@@ -284,7 +284,7 @@ def test_number_is_at_least_one(shell: Shell, vision: Vision) -> None:
     )
 
 
-# -- none ----------------------------------------------------------------------------------------------------------------
+# -- none ------------------------------------------------------------------------------------------------------------
 
 
 def test_no_experiment_is_told_with_exit_code_1(shell: Shell, project: SampleProject) -> None:
@@ -300,7 +300,7 @@ def test_none_is_an_empty_list_in_json(shell: Shell, project: SampleProject) -> 
     assert (result.json, result.err, result.code) == ([], "", 1)
 
 
-# -- json ----------------------------------------------------------------------------------------------------------------
+# -- json ------------------------------------------------------------------------------------------------------------
 
 
 def test_json_has_every_key(shell: Shell, vision: Vision) -> None:

@@ -205,7 +205,7 @@ def test_the_command_is_shown_whole_on_a_terminal(
     assert max(map(columns, shell("show", "long").lines)) > 100
 
 
-# -- json ----------------------------------------------------------------------------------------------------------------
+# -- json ------------------------------------------------------------------------------------------------------------
 
 
 def test_json_of_an_experiment_has_its_checkpoints_and_what_was_captured(shell: Shell, vision: Vision) -> None:
@@ -250,7 +250,7 @@ def test_json_does_not_go_with_a_path(shell: Shell, vision: Vision) -> None:
     )
 
 
-# -- a path --------------------------------------------------------------------------------------------------------------
+# -- a path ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_is_printed_byte_for_byte(shell: Shell, project: SampleProject) -> None:

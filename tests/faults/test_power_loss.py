@@ -75,7 +75,7 @@ def stopped_everywhere(folder: Path, durability: Durability, *, is_half: bool = 
 def test_a_safe_save_syncs_what_it_writes_and_a_fast_one_nothing(tmp_path: Path) -> None:
     safe = Counter(call for call, _ in start(tmp_path / "safe", "safe").disk.calls)
     fast = Counter(call for call, _ in start(tmp_path / "fast", "fast").disk.calls)
-    assert safe["write"] == safe["link"] == 13
+    assert safe["write"] == safe["link"] == 11
     assert safe["sync directory"] >= safe["write"] + safe["mkdir"]
     assert set(fast) == {"write", "link", "unlink", "mkdir"}
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from replicate.errors import CorruptionError, InvalidInputError, KeyNotFoundError
+from replicate.errors import CorruptionError, InvalidInputError
 from replicate.objects import canonical, locator
 from replicate.objects.codecs import Encoding
 from replicate.objects.ids import Kind, ObjectID, object_id
@@ -47,8 +47,9 @@ def test_a_locator_comes_back(found: Locator) -> None:
     assert sorted(own) == sorted(found.own)
     others = tuple(place for place in again.places if place.pack != HOLDER)
     assert by_pack(others) == by_pack(found.places)
-    assert (again.older, again.total, again.whole) == (found.older, found.total, found.whole)
-    assert Locator(own, others, again.older, again.total, again.whole).encode() == data
+    for name in ("older", "total", "whole", "spread"):
+        assert getattr(again, name) == getattr(found, name)
+    assert Locator(own, others, again.older, again.total, again.whole, again.spread).encode() == data
 
 
 @given(frame_refs)
@@ -183,8 +184,9 @@ def test_a_view_gives_every_place_the_newest_first() -> None:
 
 def test_a_view_reads_nothing_before_it_is_asked() -> None:
     view = LocatorView(MemoryTransport(), [FrameRef(some_id("pack"), 32, 60)])
-    with pytest.raises(KeyNotFoundError):
+    with pytest.raises(CorruptionError) as caught:
         view.find(some_id("a"))
+    assert str(caught.value) == f"the locator cannot be read: pack {some_id('pack').hex()} is missing"
 
 
 @pytest.mark.parametrize(

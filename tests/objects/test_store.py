@@ -221,6 +221,18 @@ def test_a_concat_that_is_claimed_to_be_small_is_not_assembled_in_memory() -> No
     )
 
 
+@pytest.mark.parametrize("frames", [[WHOLE, Frame(ABC), Frame(DE)], [Frame(ABC + DE)]])
+def test_a_blob_of_another_length_than_its_tree_says_is_refused_before_the_first_piece(frames: list[Frame]) -> None:
+    objects = store_of(build_pack(frames))
+    assert objects.read(WHOLE.object_id, claimed_bytes=31) == ABC + DE
+    for claimed in (0, 30, 32):
+        with pytest.raises(CorruptionError) as caught:
+            next(objects.iter_blob(WHOLE.object_id, claimed_bytes=claimed))
+        assert str(caught.value) == (
+            f"blob {WHOLE.object_id.hex()} is damaged: it has another length than its tree says"
+        )
+
+
 def test_a_chunk_that_is_missing_is_told_with_its_blob() -> None:
     objects = store_of(build_pack([WHOLE, Frame(ABC)]))
     with pytest.raises(ObjectNotFoundError) as caught:

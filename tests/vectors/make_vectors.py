@@ -272,7 +272,7 @@ def commits() -> tuple[list[Case], list[Case]]:
         "params not a map": {"params": []}, "time is float": {"time": 1.0}, "params with bin": {"params": {"a": b""}},
         "author is bin": {"author": b"a@b"}, "name not str": {"name": 1}, "tags not str": {"tags": [1]},
         "command not str": {"command": ["python"]}, "goal unknown": {"primary_metric": ["loss", "min"]},
-        "goal missing": {"primary_metric": ["loss"]},
+        "goal missing": {"primary_metric": ["loss"]}, "tags unsorted": {"tags": ["b", "a"]}, "name nil": {"name": None},
     }  # fmt: skip
     bad_ckpt: dict[str, Map] = {
         "metrics not a map": {"metrics": [1]}, "metrics with bin, nested": {"metrics": {"a": [b""]}},
@@ -422,8 +422,11 @@ def pack_case(name: str, frames: Sequence[Frame], flags: int = 0, data: bytes = 
 SAVED = [*map(plain, (HELLO, b"", TARGET)), plain(SUBTREE, TREE), plain(ROOT_TREE, TREE), plain(enc(ROOT), COMMIT)]
 
 
-def locator(sections: Sequence[tuple[bytes, int, bytes]], older: Sequence[Value], total: int, whole: int) -> Map:
-    return {"v": 1, "packs": sections, "older": older, "total": total, "whole": whole}
+def locator(
+    sections: Sequence[tuple[bytes, int, bytes]], older: Sequence[Value], total: int, whole: int, spread: int = 0
+) -> Map:
+    more: Map = {"spread": spread} if spread else {}
+    return {"v": 1, "packs": sections, "older": older, "total": total, "whole": whole, **more}
 
 
 SAVE_LOCATOR = enc(locator([(b"", 0, b"".join(table(SAVED)))], [], len(SAVED), len(SAVED)))
@@ -645,6 +648,12 @@ def records() -> tuple[list[Case], list[Case]]:
         "not a map": key_of("x", MAGIC + b"\x90", 0, None), "trailing byte": key_of("x", MAGIC + x + b"\0", 0, None),
         "not canonical": key_of("x", MAGIC + b"\xde\0" + bytes([x[0] & 15]) + x[1:], 0, None),
         "no commit": record("c", without(c_root, "commit"), 0, EXPERIMENT),
+        "no packset": record("c", without(c_root, "packset"), 0, EXPERIMENT),
+        "packset and packset_at": record("c", {**c_next, "packset": [pack]}, 1, later),
+        "packset unsorted": record("c", {**c_root, "packset": sorted([fake("p"), pack], reverse=True)}, 0, EXPERIMENT),
+        "pack id of 31 bytes": record("c", {**c_root, "packset": [pack[1:]]}, 0, EXPERIMENT),
+        "no locator": record("c", without(c_root, "locator"), 0, EXPERIMENT),
+        "unknown status": record("e", {**end, "status": "lost"}, 1),
         "commit not canonical": record("c", {**c_root, "commit": enc(ROOT) + b"\0"}, 0, oid(COMMIT, enc(ROOT) + b"\0")),
     }  # fmt: skip
     changes = {
@@ -683,10 +692,10 @@ def locators() -> tuple[list[Case], list[Case]]:
     far, old, here, there = derive("pack", SAVE_PACK), fake("older"), table(SAVED[3:]), table(SAVED[:3])
     mine, other = (b"", 0, b"".join(here)), (far, len(SAVE_PACK), b"".join(there))
     older: list[Value] = [[old, 4096, 300], [b"", 900, 200]]
-    good: dict[str, tuple[list[tuple[bytes, int, bytes]], list[Value], int, int]] = {
-        "this pack": ([mine], [], 3, 3), "this pack, another, two older locators": ([mine, other], older, 9, 7),
-        "another pack": ([other], [], 3, 3), "nothing": ([], [], 0, 0),
-        "16 older locators": ([mine], [[old, 32 + 300 * i, 300] for i in range(16)], 35, 32),
+    good: dict[str, tuple[list[tuple[bytes, int, bytes]], list[Value], int, int, int]] = {
+        "this pack": ([mine], [], 3, 3, 1), "this pack, another, two older locators": ([mine, other], older, 9, 7, 300),
+        "another pack, spread not known": ([other], [], 3, 3, 0), "nothing": ([], [], 0, 0, 0),
+        "16 older locators": ([mine], [[old, 32 + 300 * i, 300] for i in range(16)], 35, 32, 20),
     }  # fmt: skip
     cases: list[Case] = []
     for name, args in good.items():
@@ -697,7 +706,7 @@ def locators() -> tuple[list[Case], list[Case]]:
             sections.append({"pack": pack.hex(), "size": size, "entries": entries})
         identity = oid(LOCATOR, enc(v)).hex()
         cases.append({"name": name, "value": tag(v), "packs": sections, **coded(enc(v)), "id": identity})
-    v = locator([mine, other], older, 9, 7)
+    v = locator([mine, other], older, 9, 7)  # without spread, which may be absent
     sections_of: dict[str, list[tuple[bytes, int, bytes]]] = {
         "packs unsorted": [other, mine], "a pack twice": [other, other],
         "pack id of 31 bytes": [(far[1:], 9, other[2])], "size of this pack": [(b"", 9, mine[2])],
@@ -709,7 +718,8 @@ def locators() -> tuple[list[Case], list[Case]]:
     bad |= {"v 2": {**v, "v": 2}, "not a map": [], "17 older": {**v, "older": [[old, i, 300] for i in range(17)]},
             "older without length": {**v, "older": [[old, 4096]]}, "packs is a map": {**v, "packs": {}},
             "older with negative offset": {**v, "older": [[old, -1, 300]]}, "total is float": {**v, "total": 9.0},
-            "pack id is str": {**v, "packs": [["", 0, mine[2]]]}, "negative total": {**v, "total": -1}}  # fmt: skip
+            "pack id is str": {**v, "packs": [["", 0, mine[2]]]}, "negative total": {**v, "total": -1},
+            "negative spread": {**v, "spread": -1}}  # fmt: skip
     invalid: list[Case] = [{"name": name, **coded(enc(value))} for name, value in bad.items()]
     return cases, [*invalid, {"name": "not canonical: trailing byte", "hex": (enc(v) + b"\0").hex()}]
 

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Vision
+from tests.cli.shell import Shell
+from tests.projects import SampleProject
+
+
+def test_a_worktree_as_saved_has_no_changes(shell: Shell, vision: Vision) -> None:
+    result = shell("status")
+    assert result.lines == [
+        "repository  .replicate         2 experiments",
+        f"worktree    {vision.warmup.ids[0][:7]} (step 10)  no changes",
+    ]
+    assert (result.err, result.code) == ("", 0)
+
+
+def test_changes_are_listed_with_their_letter(shell: Shell, vision: Vision) -> None:
+    project = vision.project
+    project.write("train.py", "changed\n")
+    project.write("new/größe.txt", "x")
+    (project.root / "empty").mkdir()
+    (project.root / "model.bin").unlink()
+    result = shell("status")
+    assert result.lines[1].endswith(" (step 10)  with changes")
+    assert result.lines[2:] == [
+        "            A  empty",
+        "            D  model.bin",
+        "            A  new/größe.txt",
+        "            M  train.py",
+    ]
+    assert result.code == 0
+
+
+def test_a_file_of_equal_size_and_other_content_is_modified(shell: Shell, vision: Vision) -> None:
+    vision.project.write("model.bin", "WARMUP\n")
+    assert shell("status").lines[2:] == ["            M  model.bin"]
+
+
+def test_a_changed_exec_bit_and_a_changed_type_are_modifications(shell: Shell, vision: Vision) -> None:
+    (vision.project.root / "train.py").chmod(0o755)
+    (vision.project.root / "model.bin").unlink()
+    os.symlink("train.py", vision.project.root / "model.bin")
+    assert shell("status").lines[2:] == ["            M  model.bin", "            M  train.py"]
+
+
+def test_names_are_quoted_as_git_does(shell: Shell, vision: Vision) -> None:
+    vision.project.write(b"\xff\n.txt", "x")
+    assert shell("status").lines[2:] == ['            A  "\\377\\n.txt"']
+
+
+def test_ignored_files_are_no_changes(shell: Shell, vision: Vision) -> None:
+    vision.project.write(".replicateignore", "*.log\n")
+    vision.project.write("train.log", "x")
+    vision.project.write(".env", "TOKEN=1")
+    assert shell("status").lines[2:] == ["            A  .replicateignore"]
+
+
+def test_of_very_many_changes_the_first_are_shown(shell: Shell, vision: Vision) -> None:
+    for number in range(53):
+        vision.project.write(f"{number:02}.txt", "x")
+    lines = shell("status").lines[2:]
+    assert (len(lines), lines[-1]) == (51, "            … 3 more, --json lists all")
+    assert len(shell("status", "--json").json["changes"]) == 53
+
+
+def test_a_running_experiment_is_named(shell: Shell, project: SampleProject) -> None:
+    session = project.begin({}, name="cosine")
+    assert shell("status").lines[1] == f"running     {session.experiment_id.short} cosine"
+    session.end("finished")
+    assert not any(line.startswith("running") for line in shell("status").lines)
+
+
+def test_a_project_without_a_save_says_so(shell: Shell, project: SampleProject) -> None:
+    result = shell("status")
+    assert result.lines == ["repository  .replicate     0 experiments", "worktree    not saved yet"]
+    assert not (project.root / ".replicate").exists()
+
+
+def test_an_experiment_that_has_only_begun_shows_its_start(shell: Shell, project: SampleProject) -> None:
+    session = project.begin({})
+    session.end("finished")
+    assert shell("status").lines[1] == f"worktree    {session.experiment_id.short} (start)  no changes"
+
+
+def test_the_repository_is_shown_from_where_one_stands(
+    shell: Shell, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shell("-D", "project", "status").lines[0].startswith("repository  project/.replicate  ")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert shell("status", "-D", "../project").lines[0].startswith(f"repository  {vision.project.store}  ")
+
+
+def test_json_has_every_key(shell: Shell, vision: Vision) -> None:
+    running = vision.project.resume()
+    vision.project.write(b"\xff", "x")
+    result = shell("status", "--json")
+    assert result.json == {
+        "project": str(vision.project.root),
+        "repository": str(vision.project.store),
+        "experiments": 2,
+        "running": [vision.warmup.id],
+        "head": vision.warmup.ids[0],
+        "changes": [{"change": "A", "path": "\\xff", "path_hex": "ff"}],
+    }
+    assert (result.err, result.code) == ("", 0)
+    running.end("finished")
+
+
+def test_json_of_a_project_without_a_save(shell: Shell, project: SampleProject) -> None:
+    shown = shell("status", "--json").json
+    assert (shown["experiments"], shown["head"], shown["changes"]) == (0, None, [])
+
+
+def test_status_takes_no_argument(shell: Shell, vision: Vision) -> None:
+    shell.fails(
+        2,
+        "error: got unexpected extra argument (train.py)\nhint: see `replicate status --help`\n",
+        *("status", "train.py"),
+    )
