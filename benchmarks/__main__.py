@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import os
 import shutil
 import signal
 import sys
@@ -45,7 +46,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory(prefix="replicate-bench-") as folder:
             result = WORKLOADS[name](Path(folder), options)
-        print(f"\n{result_text(result)}", flush=True)
+        print(f"\n{result_text(result)}\n\nload after: {os.getloadavg()[0]:.2f}", flush=True)
         results.append(result)
     report = {
         "time": now.isoformat(),

@@ -42,7 +42,7 @@ class Capture:
 def capture(host: Host, root: str) -> Capture:
     """Record the facts of this process; `root` is the project's folder. Takes some ms, mostly for the packages."""
     user = config.user()
-    command = command_line(sys.argv, getattr(sys, "orig_argv", []), root)
+    command = command_line(sys.argv, getattr(sys, "orig_argv", []), root, _cwd())
     summary = {
         "user": storable(user),
         "host": storable(host.name),
@@ -69,11 +69,11 @@ def capture(host: Host, root: str) -> Capture:
     return Capture(summary, files, command, f"{storable(user)}@{storable(host.name)}")
 
 
-def command_line(argv: Sequence[str], original: Sequence[str], root: str) -> str:
+def command_line(argv: Sequence[str], original: Sequence[str], root: str, cwd: str = "") -> str:
     """Return how the process was started as a person would type it, with secret values masked.
 
-    The script is shown relative to the project. `python -m` and `python -c` are recognised by `original`
-    (`sys.orig_argv`).
+    A script of the project is shown relative to `cwd` (the project if empty), another program by its name. `python -m`
+    and `python -c` are recognised by `original` (`sys.orig_argv`).
     """
     arguments = list(argv)
     script = arguments[0] if arguments else ""
@@ -87,7 +87,11 @@ def command_line(argv: Sequence[str], original: Sequence[str], root: str) -> str
     else:
         full = os.path.realpath(script)
         inside = full.startswith(os.path.join(root, ""))
-        shown = ["python", os.path.relpath(full, root)] if inside else [os.path.basename(script) or script]
+        shown = (
+            ["python", os.path.relpath(full, os.path.realpath(cwd or root))]
+            if inside
+            else [os.path.basename(script) or script]
+        )
     text = " ".join(
         part if part == "…" or part.endswith(MASK) else shlex.quote(part)
         for part in [*shown, *mask_arguments(arguments[1:])]

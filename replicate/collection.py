@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from replicate.checkpoints import Checkpoint
 from replicate.config import require_project
 from replicate.errors import RevisionNotFoundError
 from replicate.experiment import Experiment, ExperimentList
+from replicate.filters import Filter
 from replicate.history import History
 from replicate.host import Host
 from replicate.reporting import Reporter, SilentReporter
 from replicate.repository import Repository
 from replicate.revisions import resolve, resolve_experiment
+from replicate.text import plural
 
 
 class ExperimentCollection:
@@ -28,15 +30,29 @@ class ExperimentCollection:
         self._directory = directory
         self._reporter = reporter or SilentReporter()
 
-    def list(self, filter: Callable[[Experiment], bool] | None = None) -> ExperimentList:
-        """Return the experiments, oldest first; with `filter`, those for which it returns true.
+    def list(self, filter: Callable[[Experiment], bool] | str | None = None) -> ExperimentList:
+        """Return the experiments, oldest first; with `filter`, those for which it is true.
+
+        Args:
+            filter: A function of an experiment, or text as `replicate ls -f` takes it: "loss < 0.2".
 
         Raises:
             ProjectNotFoundError: The folder is in no project.
         """
         repository, history = self._open()
         found = (Experiment(repository, one, self._reporter) for one in history.experiments)
-        return ExperimentList(one for one in found if filter is None or filter(one))
+        matches = Filter.parse(filter).matches if isinstance(filter, str) else filter
+        return ExperimentList(one for one in found if matches is None or matches(one))
+
+    def __iter__(self) -> Iterator[Experiment]:
+        """Yield the experiments, oldest first."""
+        return iter(self.list())
+
+    def __len__(self) -> int:
+        return len(self.list())
+
+    def __repr__(self) -> str:
+        return f"<{plural(len(self), 'experiment')}, see list(), get(), latest()>"
 
     def get(self, name: str) -> Experiment:
         """Return one experiment by a prefix of its id (at least 4 digits) or its name.

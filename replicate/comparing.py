@@ -12,7 +12,7 @@ from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.worktree.checkout import hash_file, iter_tree
 from replicate.worktree.index import Index
-from replicate.worktree.scan import Scanner, join
+from replicate.worktree.scan import Scanner, join, mode_of
 
 Letter = Literal["M", "A", "D"]
 
@@ -46,12 +46,23 @@ def compare_worktree(repository: Repository, record: CommitRecord) -> list[Chang
                     changes.append(Change("A", path))
             elif not _is_same(os.path.join(os.fsencode(root), path), path, mode, stat, entry, index):
                 changes.append(Change("M", path))
-    changes += [
-        Change("D", path)
-        for path, entry in saved.items()
-        if path not in present and (entry.mode is not Mode.DIRECTORY or entry.size_bytes == 0)
-    ]
+    for path, entry in saved.items():
+        if path not in present:  # deleted, or saved by name although it is ignored
+            full = os.path.join(os.fsencode(root), path)
+            letter = _compare_hidden(full, path, entry, index)
+            if letter is not None:
+                changes.append(Change(letter, path))
     return sorted(changes, key=lambda change: change.path)
+
+
+def _compare_hidden(full: bytes, path: bytes, entry: TreeEntry, index: Index) -> Letter | None:
+    """Return how a saved path that the scan does not show differs on the disk, or None."""
+    try:
+        info = os.lstat(full)
+    except (FileNotFoundError, NotADirectoryError):
+        return "D" if entry.mode is not Mode.DIRECTORY or entry.size_bytes == 0 else None
+    mode = mode_of(info)
+    return None if mode is not None and _is_same(full, path, mode, info, entry, index) else "M"
 
 
 def _is_same(full: bytes, path: bytes, mode: Mode, stat: os.stat_result, entry: TreeEntry, index: Index) -> bool:

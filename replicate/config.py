@@ -90,8 +90,18 @@ def new_project(folder: str | os.PathLike[str], environment: Mapping[str, str] =
 
 def _project(root: str, values: Mapping[str, str], environment: Mapping[str, str]) -> Project:
     store = environment.get("REPLICATE_STORE") or values.get("store") or STORE_NAME
+    if "://" in store or "$" in store:
+        raise ConfigError(
+            f"the store cannot be {store!r}: this version keeps it in a folder, whose path is taken as it is written",
+            hint="name a folder; ~ stands for the home folder",
+        )
+    place = os.path.normpath(os.path.join(root, os.path.expanduser(store)))
+    if place == root:
+        raise ConfigError(
+            f"the store cannot be the project's folder itself: {root}", hint="name a folder in it, or elsewhere"
+        )
     durability: Literal["safe", "fast"] = "fast" if values.get("durability") == "fast" else "safe"
-    return Project(root, os.path.normpath(os.path.join(root, os.path.expanduser(store))), durability)
+    return Project(root, place, durability)
 
 
 def _read_config(path: str) -> dict[str, str]:

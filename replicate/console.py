@@ -5,8 +5,11 @@ A bar appears only on a terminal, and only when a task takes longer than a secon
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 import time
+from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
 from replicate.text import format_bytes, format_seconds, printable
@@ -68,15 +71,27 @@ class ConsoleReporter:
         if self._progress is None:
             if time.monotonic() - self._started < self._bar_after or not self._is_terminal:
                 return
-            self._start_bar()
+            with self._while_there_is_a_terminal():
+                self._start_bar()
         if self._progress is not None and self._bar is not None:
-            self._progress.update(self._bar, completed=self._bytes, description=self._describe())
+            with self._while_there_is_a_terminal():
+                self._progress.update(self._bar, completed=self._bytes, description=self._describe())
 
     def finish(self) -> None:
         """See `Reporter.finish`."""
         if self._progress is not None:
-            self._progress.stop()
+            with self._while_there_is_a_terminal():
+                self._progress.stop()
             self._progress = None
+
+    @contextlib.contextmanager
+    def _while_there_is_a_terminal(self) -> Iterator[None]:
+        """Show no bar any more when the terminal has gone away: that is no reason to fail a save."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self._progress = None
+            self._bar_after = math.inf
 
     def notice(self, message: str) -> None:
         """See `Reporter.notice`."""
@@ -96,7 +111,8 @@ class ConsoleReporter:
             if self._progress is not None:  # above the bar
                 self._progress.console.print(lines, markup=False, highlight=False, soft_wrap=True)
             else:
-                print(lines, file=stream, flush=True)
+                encoding = getattr(stream, "encoding", None) or "utf-8"
+                print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
         except (AttributeError, OSError, ValueError):
             return  # stderr is closed: there is nobody to tell
 

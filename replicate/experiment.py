@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import html
 import io
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from replicate.repository import Repository
 from replicate.restoring import Restored
 from replicate.session import Session, select_paths
 from replicate.text import format_value
+from replicate.worktree.checkout import find_entry
 
 Status = Literal["running", "finished", "failed", "stopped"]
 
@@ -66,6 +68,17 @@ class Experiment:
     def short_id(self) -> str:
         """The first 7 digits of the id."""
         return self.id[:7]
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """The packages that were installed when it began: name → version; empty when that was not recorded."""
+        start = self._history.starts[0] if self._history.starts else None
+        if start is None or start.environment is None or start.locator is None:
+            return {}
+        objects = self._repository.objects(start.locator)
+        entry = find_entry(objects, start.environment, b"packages.json")
+        listed = json.loads(objects.read(entry.object_id)) if entry else []
+        return {str(one["name"]): str(one["version"]) for one in listed}
 
     @property
     def start(self) -> Checkpoint:

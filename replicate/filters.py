@@ -1,8 +1,8 @@
 """Filters (`-f "loss < 0.2"`) and sort keys (`-s loss-desc`) over experiments. Floor 7. Pure but for dates.
 
-A name means, in this order: `created` (or `started`), `step`, `user`, `host`, `command`, `status`, `name`; a metric
-of the best checkpoint (else of the latest); a param. Numbers compare as numbers, whole or not; text as text; a missing
-value equals `none` only and sorts last.
+A name means, in this order: `created` (or `started`), `step`, `user`, `host`, `command`, `status`, `name`, `tag`; a
+metric of the best checkpoint (else of the latest); a param. Numbers compare as numbers, whole or not; text as text; a
+missing value equals `none` only and sorts last.
 """
 
 from __future__ import annotations
@@ -47,10 +47,16 @@ class Filter:
                 f"{text!r} is no filter: it must be NAME OPERATOR VALUE", hint='for example -f "loss < 0.2"'
             )
         name, operator, value = match["name"], match["op"].replace("==", "="), match["value"]
+        if re.search(r"\s(and|or|&&|\|\|)\s.*[<>=]", value):
+            raise InvalidInputError(
+                f"{text!r} is no filter: it holds several conditions", hint="repeat -f; all must hold"
+            )
         return cls(name, operator, _parse_date(value) if name in ("created", "started") else parse_value(value))
 
     def matches(self, experiment: Experiment) -> bool:
         """Tell whether an experiment fulfils the condition."""
+        if self.name == "tag":
+            return (str(self.value) in experiment.tags) == (self.operator != "!=")
         found = value_of(experiment, self.name)
         if self.operator in ("=", "!="):
             return _equal(found, self.value) == (self.operator == "=")
@@ -95,6 +101,8 @@ def parse_value(text: str) -> Any:
             return kind(text)
         except ValueError:
             continue
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        return text[1:-1]
     if text[:1] in ("{", "[", '"'):
         try:
             return json.loads(text)

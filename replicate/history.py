@@ -74,6 +74,13 @@ class ExperimentHistory:
                 best, best_value = record, value
         return best
 
+    def command_of(self, record: CommitRecord) -> str:
+        """Return how the process that saved a commit was started; a resumed experiment has several."""
+        for start in self.starts:
+            if start.name.session == record.name.session and isinstance(start.capture.get("command"), str):
+                return str(start.capture["command"])
+        return self.root.commit.command
+
     @property
     def newest_session(self) -> StartRecord | None:
         """The session that began last."""

@@ -18,8 +18,9 @@ def describe_saved(record: CommitRecord, primary: tuple[str, str] | None) -> str
     """Return the line that tells of a saved checkpoint: what, which step, how large, how long."""
     commit = record.commit
     parts = [f"checkpoint {record.commit_id.short}", f"step {commit.step}"]
-    if primary and primary[0] in commit.metrics:
-        parts.append(f"{primary[0]} {format_value(commit.metrics[primary[0]])}")
+    shown = primary[0] if primary and primary[0] in commit.metrics else next(iter(commit.metrics), None)
+    if shown is not None:
+        parts.append(f"{shown} {format_value(commit.metrics[shown])}")
     parts.append(f"{format_bytes(record.bytes)}, {format_bytes(record.new_bytes)} new")
     parts.append(format_seconds(record.duration_ns / 1e9))
     return " · ".join(parts)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from replicate import config
 from replicate.capture import capture
 from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
+from replicate.comparing import compare_worktree
 from replicate.errors import InvalidInputError, RevisionNotFoundError, SessionError, StorageError
 from replicate.experiment import Experiment, Status
 from replicate.history import ExperimentHistory, History
@@ -24,8 +25,9 @@ from replicate.presenting import json_value, to_datetime
 from replicate.refs import CommitRecord
 from replicate.reporting import Reporter
 from replicate.repository import Repository
-from replicate.revisions import check_experiment_name, resolve, resolve_experiment
+from replicate.revisions import check_experiment_name, label, resolve, resolve_experiment
 from replicate.session import Session
+from replicate.text import plural
 from replicate.values import check_primary_metric, normalise
 
 OnError = Literal["raise", "warn"]
@@ -55,6 +57,11 @@ class InertExperiment(Experiment):
         """Save nothing."""
         self._step = step if step is not None else (0 if self._step is None else self._step + 1)
         return InertCheckpoint(self._step, metrics)
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """None."""
+        return {}
 
     @property
     def start(self) -> Checkpoint:
@@ -140,6 +147,7 @@ class Recorder:
     ) -> Experiment:
         """See `replicate.init`."""
         reporter: Reporter = self._make_reporter(quiet)
+        _check_path(path)
         if on_error not in ("raise", "warn"):
             raise InvalidInputError(f'on_error is {on_error!r}; it must be "raise" or "warn"')
         values = normalise(params or {}, "params")
@@ -184,8 +192,6 @@ class Recorder:
         reporter: Reporter,
         on_error: OnError,
     ) -> Experiment:
-        if not os.path.exists(path):
-            raise InvalidInputError(f"{os.fspath(path)!r} does not exist", hint="path is a folder of the project")
         project = config.find_project(path)
         if project is None:
             project = config.new_project(path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path)))
@@ -208,11 +214,23 @@ class Recorder:
         assert begun is not None
         experiment = Experiment(repository, begun, reporter, session, on_error)
         verb = "continuing" if resume else "experiment"
-        files = "" if resume else f" · {begun.root.files:,} files"
+        files = "" if resume else f" · {plural(begun.root.files, 'file')}"
         reporter.notice(
             f"{verb} {experiment_id.short}{' ' + begun.root.commit.name if begun.root.commit.name else ''}{files}"
         )
+        if resume:
+            self._tell_changes(repository, session.head, reporter)
         return experiment
+
+    @staticmethod
+    def _tell_changes(repository: Repository, head: CommitRecord, reporter: Reporter) -> None:
+        """Tell that the code is not that of the checkpoint that is continued: checkpoint(path) would not save it."""
+        changes = compare_worktree(repository, head)
+        if changes:
+            reporter.notice(
+                f"{plural(len(changes), 'change')} in the worktree since {label(head)}, which is continued; "
+                "checkpoint() saves everything, checkpoint(path) only what it names"
+            )
 
     @staticmethod
     def _resumed(history: History, resume: str | bool | Experiment) -> ExperimentHistory:
@@ -264,7 +282,8 @@ class Recorder:
         previous = sys.excepthook
 
         def remember(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-            self._exception = value
+            if not hasattr(sys, "ps1"):  # an error at an interactive prompt ends nothing
+                self._exception = value
             previous(kind, value, trace)
 
         sys.excepthook = remember
@@ -278,3 +297,15 @@ class Recorder:
         else:
             interrupted = isinstance(self._exception, KeyboardInterrupt)
             self._current._end("stopped" if interrupted else "failed", self._exception)
+
+
+def _check_path(path: Any) -> None:
+    """Refuse what is no path of a folder before anything is ended or begun."""
+    if isinstance(path, Mapping):
+        raise InvalidInputError(f"path is a {type(path).__name__}: {path!r}", hint="did you mean init(params=...)?")
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInputError(f"path is a {type(path).__name__}: {path!r}", hint="path is a folder of the project")
+    if not os.path.exists(path):
+        raise InvalidInputError(
+            f"{os.fspath(path)!r} does not exist", hint="path is a folder of the project; a name is given as name="
+        )

@@ -71,8 +71,8 @@ class Repository:
 
     def excluded_paths(self, folder: str) -> tuple[bytes, ...]:
         """Return the store's path relative to `folder` if it lies in it: it is never saved into itself."""
-        path = os.path.relpath(self.project.store, folder)
-        return () if path.startswith("..") else (os.fsencode(path),)
+        path = os.path.relpath(os.path.realpath(self.project.store), folder)
+        return () if path == ".." or path.startswith("../") else (os.fsencode(path),)
 
     # -- format --------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from replicate.errors import AmbiguousRevisionError, InvalidInputError, RevisionNotFoundError
-from replicate.history import ExperimentHistory, History, parent_of
+from replicate.history import ExperimentHistory, History, number, parent_of
 from replicate.refs import CommitRecord
+from replicate.text import format_value
 
 MIN_PREFIX_DIGITS = 4
 _HEX = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
@@ -93,12 +94,15 @@ def resolve(
     elif name == "latest":
         record = _newest(history)
     elif name == "best":
-        record = _best(history)
+        record = _best(history, notices)
     else:
         found = _find(history, name, notices, describe)
         if isinstance(found, ExperimentHistory):
             is_whole = True
-            record = found.root if plumbing or steps else _default(found, notices)
+            if plumbing:
+                record = found.root
+            else:
+                record = (found.latest or found.root) if steps else _default(found, notices)
         else:
             record = found
     for _ in range(steps):
@@ -237,10 +241,30 @@ def _newest(history: History) -> CommitRecord:
     return max(checkpoints, key=lambda record: (record.commit.time_ns, record.commit.seq))
 
 
-def _best(history: History) -> CommitRecord:
-    for experiment in reversed(history.experiments):
-        if experiment.primary_metric is not None and experiment.best is not None:
-            return experiment.best
-    raise RevisionNotFoundError(
-        "no experiment has a primary metric", hint='give one: checkpoint(..., primary_metric=("loss", "minimize"))'
-    )
+def _best(history: History, notices: list[str]) -> CommitRecord:
+    """Return the best checkpoint of the newest experiment with a primary metric; tell when an older one has better."""
+    if not history.experiments:
+        raise RevisionNotFoundError("there is no experiment yet", hint="`replicate checkpoint` starts one")
+    measured = [one for one in history.experiments if one.primary_metric is not None and one.best is not None]
+    if not measured:
+        raise RevisionNotFoundError(
+            "no experiment has a primary metric", hint='give one: checkpoint(..., primary_metric=("loss", "minimize"))'
+        )
+    newest = measured[-1]
+    name, goal = newest.primary_metric or ("", "")
+    sign = -1 if goal == "maximize" else 1
+    alike = [one for one in measured if one.primary_metric == newest.primary_metric]
+    best = min(reversed(alike), key=lambda one: sign * _best_value(one, name))
+    if best is not newest:
+        values = [format_value(_best_value(one, name)) for one in (newest, best)]
+        notices.append(
+            f"best is that of the newest experiment, {newest.experiment_id.short} with {name} {values[0]}; "
+            f"{best.experiment_id.short} has {values[1]}"
+        )
+    assert newest.best is not None
+    return newest.best
+
+
+def _best_value(experiment: ExperimentHistory, name: str) -> float:
+    value = number(experiment.best.commit.metrics.get(name)) if experiment.best else None
+    return 0.0 if value is None else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -193,6 +194,7 @@ class Session:
                 number = 0 if self._step is None else check_step(self._step + 1)
             primary = given or (self._primary if self._primary and self._primary[0] in values else None)
             head = self._head
+            self._tell_of_unseen_metric(values)
 
             def make(tree: ObjectID, unstable: PathList | None, skipped: PathList | None) -> Commit:
                 return Commit(
@@ -215,6 +217,13 @@ class Session:
             self._step, self._primary = number, given or self._primary
             self.repository.write_head(self._head)
             return saved
+
+    def _tell_of_unseen_metric(self, metrics: Mapping[str, Any]) -> None:
+        """Tell once when metrics are saved without the primary one: a misspelled name would mean no `best`."""
+        if self._primary and metrics and self._primary[0] not in metrics and "primary metric" not in self._told:
+            self._told.add("primary metric")
+            given = ", ".join(metrics)
+            self.reporter.notice(f"primary metric {self._primary[0]!r} is not in these metrics (given: {given})")
 
     def check_usable(self) -> None:
         """Raise `SessionError` unless this process may save."""
@@ -282,7 +291,9 @@ def select_paths(root: str, cwd: str, path: Any) -> tuple[NamedPath, ...] | None
     if path is None:
         return None
     if isinstance(path, Mapping):
-        return tuple(_mapped(root, cwd, target, source) for target, source in path.items())
+        mapped = tuple(_mapped(root, cwd, target, source) for target, source in path.items())
+        _check_nested(mapped)
+        return mapped
     if isinstance(path, str | bytes | os.PathLike):
         path = [path]
     if not isinstance(path, Sequence | set | frozenset):
@@ -315,7 +326,28 @@ def _in_worktree(root: str, cwd: str, path: Any) -> NamedPath:
     return NamedPath(full[len(os.path.join(top, b"")) :], full)
 
 
+def _check_nested(mapped: tuple[NamedPath, ...]) -> None:
+    """Refuse a mapping that puts one path below another: which of them counts could not be told."""
+    paths = sorted(one.path + b"/" for one in mapped)
+    for above, below in itertools.pairwise(paths):
+        if below.startswith(above):
+            raise InvalidInputError(
+                f"{os.fsdecode(above[:-1])!r} and {os.fsdecode(below[:-1])!r} cannot both be saved: one is in the other"
+            )
+
+
 def _mapped(root: str, cwd: str, target: Any, source: Any) -> NamedPath:
+    if not isinstance(source, str | bytes | os.PathLike):
+        raise InvalidInputError(
+            f"{target!r} is mapped to {source!r}, which is no path",
+            hint="path= maps paths in the checkpoint to files on the disk; did you mean metrics=?",
+        )
+    full = _real(root, target)
+    if not full.startswith(os.path.join(os.fsencode(root), b"")) and full != os.fsencode(root):
+        raise InvalidInputError(
+            f"{target!r} is outside of the worktree {root}",
+            hint="the keys of a mapping are paths in the project, relative to its folder",
+        )
     inside = _in_worktree(root, root, target)
     if not inside.path:
         raise InvalidInputError(f"{target!r} cannot be replaced: it is the whole worktree")

@@ -15,6 +15,7 @@ GOALS = ("minimize", "maximize")
 _MAX_ITEMS = 1_000
 _SECRET_WORDS = r"(?:token|password|passwd|secret|api_?key|access_?key|private_?key|credentials?)"
 _SECRET = re.compile(rf"(?:^|[^a-z]){_SECRET_WORDS}(?:$|[^a-z])", re.IGNORECASE)
+_COUNTED = re.compile(r"(?:max|min|num|n|new|total)[_-]?tokens?$|tokens?[_-](?:id|count|length|limit)$", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -40,11 +41,15 @@ def normalise(values: Mapping[str, Any], what: str) -> dict[str, Any]:
 def mask(values: Any) -> Any:
     """Return values in which everything under a name that usually holds a secret is masked."""
     if isinstance(values, dict):
-        return {
-            key: MASK if is_secret_name(key) and value not in (None, "", True, False) else mask(value)
-            for key, value in values.items()
-        }
+        return {key: MASK if _holds_secret(key, value) else mask(value) for key, value in values.items()}
     return [mask(value) for value in values] if isinstance(values, list) else values
+
+
+def _holds_secret(name: str, value: Any) -> bool:
+    """Tell whether a value is masked: `max_token=5` counts tokens, `token="5"` is one."""
+    if not is_secret_name(name) or value in (None, "", True, False):
+        return False
+    return not (isinstance(value, int | float) and _COUNTED.search(name) is not None)
 
 
 def mask_arguments(arguments: Sequence[str]) -> list[str]:
@@ -86,6 +91,10 @@ def check_primary_metric(
     if metrics is not None and name not in metrics:
         given = ", ".join(metrics) or "none"
         raise InvalidInputError(f"primary metric {name!r} is not in metrics (given: {given})")
+    if metrics is not None and isinstance(metrics[name], str | list | dict):
+        raise InvalidInputError(
+            f"primary metric {name!r} is {metrics[name]!r}, a {type(metrics[name]).__name__}; it must be a number"
+        )
     return name, goal
 
 

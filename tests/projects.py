@@ -253,7 +253,7 @@ def remove_deep(folder: Path) -> None:
 
 def run_script(root: Path, text: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a training script in a project, with warnings as errors, and return how it ended."""
-    (root / "train.py").write_text(text)
+    (root / "train.py").write_text(text, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-W", "error", "train.py", *arguments],
         cwd=root,

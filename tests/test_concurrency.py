@@ -1,211 +1,222 @@
-"""Many processes that save into one store at once: nothing is lost, and everything restores."""
+"""Many processes and threads save into one store at once: nothing is lost, and everything restores."""
 
 from __future__ import annotations
 
-import json
-import os
-import random
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from replicate.config import Project
-from replicate.errors import ReplicateError
+from replicate.experiment import Experiment
 from replicate.history import History
-from replicate.host import Host
 from replicate.objects.ids import ObjectID
-from replicate.reporting import SilentReporter
-from replicate.repository import Repository
-from replicate.restoring import checkout
-from tests.projects import SampleProject, read_folder
+from tests.projects import SampleProject, paths_of, read_folder
 
-WORKER = """
-import json, os, random, sys
+SAVES = 6
+
+# Saves its own folder and a file from elsewhere, again and again; says what it saved.
+_SAVING = """
+import os, sys
+from pathlib import Path
+
 import replicate
 
-me, count, resume, layout = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-numbers = random.Random(me)
-experiment = replicate.init(quiet=True, resume=resume) if resume else None
+root, me, saves, resumed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+own = root / me
+own.mkdir()
+elsewhere = root.parent / f"{me}.log"
 print("ready", flush=True)
 sys.stdin.readline()
-experiment = experiment or replicate.init(quiet=True)
-folder = f"worker-{me}"
-os.makedirs(folder, exist_ok=True)
-for step in range(count):
-    with open(f"{folder}/own", "wb") as file:
-        file.write(numbers.randbytes(200_000))
-    with open(f"{folder}/shared-{step}", "wb") as file:
-        file.write(random.Random(step).randbytes(300_000))
-    with open(f"{folder}/log", "a") as file:
-        file.write(f"step {step}\\n")
-    saved = experiment.checkpoint(folder if layout == "one" else None, step=step, metrics={"worker": me})
-    print(json.dumps({"id": saved.id, "experiment": saved.experiment_id}), flush=True)
+if resumed:
+    replicate.init(root, resume=resumed, quiet=True)
+else:
+    (own / "model.bin").write_bytes(b"")
+    replicate.init(root, name=me, quiet=True)
+for number in range(saves):
+    content = f"{me} {number} ".encode() * 20_000
+    (own / "model.bin").write_bytes(content)
+    (own / "shared.bin").write_bytes(b"%d" % number * 100_000)
+    elsewhere.write_bytes(content[:100])
+    saved = replicate.checkpoint({f"{me}/model.bin": own / "model.bin", f"{me}/shared.bin": own / "shared.bin",
+        f"{me}/log": elsewhere}, metrics={"by": me, "number": number})
+    print(saved.id, flush=True)
 """
 
 
-def expected(worker: int, steps: int) -> dict[bytes, bytes]:
-    """Return what a worker's folder holds after so many steps."""
-    numbers = random.Random(worker)
-    own = [numbers.randbytes(200_000) for _ in range(steps)][-1]
-    files = {b"own": own, b"log": b"".join(b"step %d\n" % step for step in range(steps))}
-    for step in range(steps):
-        files[b"shared-%d" % step] = random.Random(step).randbytes(300_000)
-    return files
+def save_at_once(project: SampleProject, names: list[str], resumed: str = "") -> dict[str, list[ObjectID]]:
+    """Let processes save into one store, beginning at the same time; return what each says that it saved."""
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", _SAVING, str(project.root), name, str(SAVES), resumed],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    }
+    for process in processes.values():
+        assert process.stdout is not None
+        process.stdout.readline()  # it is ready
+    for process in processes.values():
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    saved = {}
+    for name, process in processes.items():
+        output, errors = process.communicate()
+        assert (process.returncode, errors) == (0, "")
+        saved[name] = [ObjectID.parse(line) for line in output.split()]
+        assert len(saved[name]) == SAVES
+    return saved
 
 
-@dataclass(frozen=True)
-class Reported:
-    """A checkpoint that a worker reported as saved."""
-
-    commit: ObjectID
-    experiment: ObjectID
-    worker: int
-    step: int
-
-
-def run_workers(folders: Sequence[Path], count: int, *, resume: str = "", layout: str = "own") -> list[Reported]:
-    """Start a worker in every folder, let all go at once, and return what they reported.
-
-    Those that resume an experiment have all done so before the first one saves.
-    """
-    workers = []
-    for number, folder in enumerate(folders):
-        command = [sys.executable, "-W", "error", "-c", WORKER, str(number), str(count), resume, layout]
-        pipe = subprocess.PIPE
-        workers.append(subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    reported = []
-    for number, worker in enumerate(workers):
-        output, errors = worker.communicate(timeout=120)
-        assert (worker.returncode, errors) == (0, "")
-        for step, line in enumerate(output.splitlines()):
-            told = json.loads(line)
-            ids = ObjectID.parse(told["id"]), ObjectID.parse(told["experiment"])
-            reported.append(Reported(*ids, number, step))
-    assert len(reported) == len(folders) * count
-    return reported
+def check_restored(project: SampleProject, history: History, saved: dict[str, list[ObjectID]]) -> None:
+    """Every checkpoint restores; what its process saved is in it as it was then."""
+    for name, commits in saved.items():
+        for number, commit in enumerate(commits):
+            record = history.commits[commit]
+            assert record.commit.metrics == {"by": name, "number": number}
+            target = project.root.parent / "restored" / commit.short
+            project.restore(record, target)
+            content = f"{name} {number} ".encode() * 20_000
+            assert (target / name / "model.bin").read_bytes() == content
+            assert (target / name / "shared.bin").read_bytes() == b"%d" % number * 100_000
+            assert (target / name / "log").read_bytes() == content[:100]
+            assert (target / "train.py").read_bytes() == b"the start"
 
 
-def worktrees(place: Path, count: int) -> list[Path]:
-    """Return so many projects that share one store."""
-    found = []
-    for number in range(count):
-        folder = place / f"w{number}"
-        folder.mkdir()
-        (folder / "replicate.yaml").write_text("store: ../store\ndurability: fast\n")
-        found.append(folder)
-    return found
+@pytest.fixture
+def project(tmp_path: Path) -> SampleProject:
+    project = SampleProject(tmp_path / "project", durability="safe")
+    project.write("train.py", "the start")
+    project.write("data.bin", bytes(range(256)) * 5_000)
+    return project
 
 
-def open_store(place: Path) -> Repository:
-    return Repository(Project(str(place), str(place / "store")), Host(), SilentReporter())
+def names_of(count: int) -> list[str]:
+    return [f"process-{number}" for number in range(count)]
 
 
-def check_all(repository: Repository, reported: list[Reported], place: Path) -> History:
-    """Every reported checkpoint is listed where it belongs and restores what its worker had."""
-    history = History(repository.refs.list())
-    assert set(history.commits) >= {one.commit for one in reported}
-    assert len({one.commit for one in reported}) == len(reported)
-    for one in reported:
-        record = history.commits[one.commit]
-        assert record.name.experiment == one.experiment
-        assert (record.commit.step, record.commit.metrics) == (one.step, {"worker": one.worker})
-        target = place / f"out-{one.commit.short}"
-        checkout(repository, record, str(target), SilentReporter())
-        found = {path: content for path, (_, content) in read_folder(target / f"worker-{one.worker}").items()}
-        assert found == expected(one.worker, one.step + 1)
-    return history
+@pytest.mark.parametrize("count", [2, 8])
+def test_processes_that_resume_one_experiment_at_once_fork_it_and_lose_nothing(
+    project: SampleProject, count: int
+) -> None:
+    begun = project.begin()
+    begun.end("finished")
+    saved = save_at_once(project, names_of(count), begun.experiment_id.hex())
+    experiment = project.experiment()
+    assert experiment.experiment_id == begun.experiment_id
+    assert {record.commit_id for record in experiment.checkpoints} == {one for ids in saved.values() for one in ids}
+    assert len(experiment.checkpoints) == count * SAVES
+    assert {head.commit_id for head in experiment.heads} >= {saved[name][-1] for name in saved}
+    assert len(experiment.starts) == len(experiment.ends) == count + 1
+    check_restored(project, project.history(), saved)
 
 
-@pytest.mark.parametrize(("processes", "count"), [(2, 10), (8, 4)])
-def test_processes_with_experiments_of_their_own_lose_nothing(tmp_path: Path, processes: int, count: int) -> None:
-    reported = run_workers(worktrees(tmp_path, processes), count)
-    history = check_all(open_store(tmp_path), reported, tmp_path)
-    assert len(history.experiments) == processes
+@pytest.mark.parametrize("count", [2, 8])
+def test_processes_that_each_begin_an_experiment_at_once_lose_nothing(project: SampleProject, count: int) -> None:
+    saved = save_at_once(project, names_of(count))
+    history = project.history()
+    assert sorted(one.root.commit.name or "" for one in history.experiments) == names_of(count)
     for experiment in history.experiments:
-        assert [record.commit.seq for record in experiment.checkpoints] == list(range(1, count + 1))
+        assert [record.commit_id for record in experiment.checkpoints] == saved[experiment.root.commit.name or ""]
         assert len(experiment.heads) == 1
         assert [end.status for end in experiment.ends.values()] == ["finished"]
+    check_restored(project, history, saved)
+    assert len(list((project.store / "ctl").glob("v1"))) == 1
 
 
-@pytest.mark.parametrize(("processes", "count"), [(2, 10), (8, 4)])
-def test_processes_that_continue_one_experiment_are_visible_forks(tmp_path: Path, processes: int, count: int) -> None:
-    folders = worktrees(tmp_path, processes)
-    project = SampleProject(folders[0], store=tmp_path / "store")
-    session = project.begin(name="shared")
-    session.end("finished")
-    reported = run_workers(folders, count, resume="shared")
-    (experiment,) = check_all(open_store(tmp_path), reported, tmp_path).experiments
-    assert {one.experiment for one in reported} == {experiment.experiment_id}
-    assert len(experiment.checkpoints) == processes * count
-    last = {one.commit for one in reported if one.step == count - 1}
-    assert {head.commit_id for head in experiment.heads} == last
-    assert len(experiment.starts) == processes + 1
-    seqs = {record.commit_id: record.commit.seq for record in experiment.records}
-    for record in experiment.checkpoints:
-        assert record.commit.seq == seqs[record.commit.parents[0]] + 1
+def test_processes_at_once_leave_a_store_that_the_next_save_continues(project: SampleProject) -> None:
+    save_at_once(project, names_of(4))
+    session = project.begin()
+    project.write("train.py", "the end")
+    saved = project.save(session)
+    project.restore(saved, project.root.parent / "restored")
+    assert read_folder(project.root.parent / "restored") == read_folder(project.root)
+    assert paths_of(project.store / "local" / "tmp") == set()
 
 
-@pytest.mark.parametrize(("processes", "count"), [(2, 8), (8, 3)])
-def test_processes_in_one_worktree_save_their_own_folders(tmp_path: Path, processes: int, count: int) -> None:
-    (tmp_path / "w").mkdir()
-    (tmp_path / "w" / "replicate.yaml").write_text("store: ../store\ndurability: fast\n")
-    reported = run_workers([tmp_path / "w"] * processes, count, layout="one")
-    history = check_all(open_store(tmp_path), reported, tmp_path)
-    assert len(history.experiments) == processes
+# -- threads ------------------------------------------------------------------------------------------------------
 
 
-def test_processes_that_begin_a_store_at_once_begin_one(tmp_path: Path) -> None:
-    reported = run_workers(worktrees(tmp_path, 8), 1)
-    repository = open_store(tmp_path)
-    check_all(repository, reported, tmp_path)
-    names = sorted(os.listdir(tmp_path / "store" / "ctl"))
-    assert names[-1] == "v1"
-    assert all(name.startswith("store~") for name in names[:-1])
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Let threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
 
 
-def test_a_reader_sees_whole_checkpoints_only_while_others_save(tmp_path: Path) -> None:
-    folders = worktrees(tmp_path, 2)
-    command = [sys.executable, "-W", "error", "-c", WORKER]
-    pipe = subprocess.PIPE
-    workers = [
-        subprocess.Popen([*command, str(number), "15", "", "own"], cwd=folder, stdin=pipe, stdout=pipe, text=True)
-        for number, folder in enumerate(folders)
-    ]
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    seen: set[ObjectID] = set()
-    failures: list[ReplicateError] = []
-    while any(worker.poll() is None for worker in workers) or not seen:
-        repository = open_store(tmp_path)
-        for record in History(repository.refs.list()).records():
-            if record.commit_id in seen or record.commit.is_root:
-                continue
-            seen.add(record.commit_id)
-            try:
-                target = tmp_path / f"out-{record.commit_id.short}"
-                checkout(repository, record, str(target), SilentReporter())
-            except ReplicateError as exc:
-                failures.append(exc)
-                continue
-            number, step = record.commit.metrics["worker"], record.commit.step
-            assert step is not None
-            found = {path: content for path, (_, content) in read_folder(target / f"worker-{number}").items()}
-            assert found == expected(number, step + 1)
-    for worker in workers:
-        worker.communicate(timeout=60)
-        assert worker.returncode == 0
-    assert failures == []
-    assert len(seen) > 0
+@pytest.fixture
+def experiment(project: SampleProject) -> Experiment:
+    session = project.begin()
+    return Experiment(session.repository, project.experiment(), project.events, session)
+
+
+@pytest.mark.usefixtures("switching")
+def test_threads_that_save_at_once_are_taken_one_after_the_other(
+    project: SampleProject, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    threads = 8
+    together = threading.Barrier(threads)
+
+    def save(thread: int) -> list[str]:
+        together.wait()
+        saved = []
+        for number in range(SAVES):
+            project.write(f"thread-{thread}/model.bin", f"{thread} {number} " * 10_000)
+            metrics = {"thread": thread, "number": number}
+            saved.append(experiment.checkpoint(f"thread-{thread}", metrics=metrics).id)
+        return saved
+
+    with ThreadPoolExecutor(threads) as pool:
+        saved = [one for ids in pool.map(save, range(threads)) for one in ids]
+    history = project.experiment()
+    assert len(history.heads) == 1
+    assert [record.commit.seq for record in history.checkpoints] == list(range(1, threads * SAVES + 1))
+    assert [record.commit.step for record in history.checkpoints] == list(range(threads * SAVES))
+    assert {record.commit_id.hex() for record in history.checkpoints} == set(saved)
+    assert {one.id for one in experiment.checkpoints} == set(saved)
+    assert [one.step for one in experiment.checkpoints] == list(range(threads * SAVES))
+    known: dict[int, int] = {}
+    for record in history.checkpoints:
+        known[record.commit.metrics["thread"]] = record.commit.metrics["number"]
+        target = project.root.parent / "restored" / record.commit_id.short
+        project.restore(record, target)
+        for thread, number in known.items():
+            assert (target / f"thread-{thread}" / "model.bin").read_text() == f"{thread} {number} " * 10_000
+    experiment.stop()
+
+
+@pytest.mark.usefixtures("switching")
+def test_threads_with_a_session_each_save_into_one_store_at_once(project: SampleProject) -> None:
+    sessions = [project.begin() for _ in range(4)]
+    together = threading.Barrier(len(sessions))
+
+    def save(number: int) -> list[ObjectID]:
+        together.wait()
+        saved = []
+        for turn in range(SAVES):
+            project.write(f"own-{number}", f"{number} {turn}")
+            saved.append(project.save(sessions[number], f"own-{number}").base.record.commit_id)
+        return saved
+
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        saved = list(pool.map(save, range(len(sessions))))
+    history = project.history()
+    for number, session in enumerate(sessions):
+        found = history.experiment(session.experiment_id)
+        assert found is not None
+        assert [record.commit_id for record in found.checkpoints] == saved[number]
+        for turn, commit in enumerate(saved[number]):
+            target = project.root.parent / "restored" / commit.short
+            project.restore(history.commits[commit], target)
+            assert (target / f"own-{number}").read_text() == f"{number} {turn}"
+        session.end("finished")

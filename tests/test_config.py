@@ -155,6 +155,17 @@ def test_the_variable_outweighs_the_file(root: Path) -> None:
     assert again.store == str(root / "a")
 
 
+@pytest.mark.parametrize("value", [".", "./", "a/.."])
+def test_the_store_is_not_the_project_itself(root: Path, value: str) -> None:
+    message = f"the store cannot be the project's folder itself: {root} (hint: name a folder in it, or elsewhere)"
+    with pytest.raises(ConfigError) as raised:
+        configured(root, f"store: {value}\n")
+    assert str(raised.value) == message
+    with pytest.raises(ConfigError) as raised:
+        new_project(root, {"REPLICATE_STORE": value})
+    assert str(raised.value) == message
+
+
 @pytest.mark.parametrize("value", ["safe", "fast"])
 def test_durability_is_safe_or_fast(root: Path, value: str) -> None:
     assert configured(root, f"durability: {value}\n").durability == value

@@ -1,8 +1,11 @@
+"""The terminal's reporter: lines off a terminal, a bar on one, nothing that can fail."""
+
 from __future__ import annotations
 
 import io
 import re
 import sys
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -76,6 +79,12 @@ def test_what_a_terminal_would_obey_is_not_written() -> None:
     assert stream.getvalue() == "warning: not saved: ·[2J.txt\nsecond line·\n"
 
 
+def test_text_that_a_stream_cannot_encode_is_escaped(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "w", encoding="ascii") as stream:
+        ConsoleReporter(stream=stream).notice("step 1 · loss 0.1")
+    assert (tmp_path / "log").read_text(encoding="ascii") == "step 1 \\xb7 loss 0.1\n"
+
+
 # -- streams that are none
 
 
@@ -123,9 +132,7 @@ def test_of_a_single_file_only_bytes_are_counted(terminal: Terminal) -> None:
     assert "checking out  1.0 MB of 3.0 MB, 500 KB new ━" in terminal.text
 
 
-def test_the_bar_tells_rate_and_rest(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter(range(1_000))
-    monkeypatch.setattr("rich.progress.Progress.get_time", lambda progress: float(next(seconds)), raising=False)
+def test_the_bar_tells_rate_and_rest(terminal: Terminal) -> None:
     save(ConsoleReporter(stream=terminal, bar_after=0), 4, 1_000_000)
     assert re.search(r"━ +[\d.]+ [KMG]?B/s, [\d.]+ (s|min) left", terminal.text)
 

@@ -81,12 +81,12 @@ def test_init_begins_a_project_in_the_current_folder_and_says_so_once(
     experiment = recorder.init()
     assert events.notices == [
         f"new project: checkpoints are stored in {root}/.replicate",
-        f"experiment {experiment.short_id} · 1 files",
+        f"experiment {experiment.short_id} · 1 file",
     ]
     assert (root / ".replicate" / ".gitignore").read_text() == "*\n"
     recorder.init(name="second")
     assert len(events.notices) == 3
-    assert events.notices[2].endswith(" second · 1 files")
+    assert events.notices[2].endswith(" second · 1 file")
 
 
 def test_init_finds_the_project_above_the_current_folder(
@@ -108,7 +108,11 @@ def test_init_takes_a_path(recorder: Recorder, root: Path, tmp_path: Path) -> No
 
 
 def test_init_of_a_path_that_is_not_there_is_refused(recorder: Recorder, root: Path) -> None:
-    assert refusal(recorder, path="missing") == "'missing' does not exist (hint: path is a folder of the project)"
+    assert refusal(recorder, path="missing") == (
+        "'missing' does not exist (hint: path is a folder of the project; a name is given as name=)"
+    )
+    assert refusal(recorder, path={"lr": 0.1}) == "path is a dict: {'lr': 0.1} (hint: did you mean init(params=...)?)"
+    assert refusal(recorder, path=3) == "path is a int: 3 (hint: path is a folder of the project)"
 
 
 def test_init_records_what_it_is_given(recorder: Recorder, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +237,20 @@ def test_resume_continues_the_steps_and_keeps_what_was_given(recorder: Recorder,
     assert events.notices[-1] == f"continuing {first.short_id} base"
     assert recorder.checkpoint(metrics={"loss": 2}).step == 8
     assert only(root).primary_metric == LOSS
+
+
+def test_resume_tells_what_changed_since(recorder: Recorder, root: Path, events: Events) -> None:
+    recorder.init()
+    saved = recorder.checkpoint(step=7)
+    recorder.init(resume=True)
+    assert events.notices[-1] == f"continuing {saved.experiment_id[:7]}"
+    (root / "train.py").write_text("changed\n")
+    (root / "new").write_text("new\n")
+    recorder.init(resume=True)
+    assert events.notices[-1] == (
+        f"2 changes in the worktree since {saved.short_id} (step 7), which is continued; "
+        "checkpoint() saves everything, checkpoint(path) only what it names"
+    )
 
 
 def test_resume_takes_an_id_a_name_an_experiment_or_true_for_the_newest(recorder: Recorder, root: Path) -> None:
@@ -514,6 +532,19 @@ def test_quiet_is_quiet(root: Path) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+def test_names_are_bytes_whatever_the_locale_is(root: Path, tmp_path: Path) -> None:
+    names = [b"\xff", "\u00e9".encode(), b"plain"]
+    for name in names:
+        with open(os.path.join(os.fsencode(root), name), "wb") as file:
+            file.write(name)
+    script = "import replicate\nreplicate.init(params={'name': 'caf\u00e9'})\nreplicate.checkpoint()\n"
+    ended = run_script(root, script, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert ended.returncode == 0, ended.stderr
+    found = only(root)
+    assert found.params == {"name": "caf\u00e9"}
+    assert {os.fsencode(file.path) for file in found.checkpoints[0].files()} == {*names, b"train.py"}
+
+
 def test_a_closed_stderr_is_no_reason_to_fail(root: Path) -> None:
     script = "import os, sys\nos.close(2)\nimport replicate\nreplicate.init()\nreplicate.checkpoint()\n"
     assert run_script(root, script).returncode == 0
@@ -582,8 +613,8 @@ replicate.checkpoint()
 
 
 def test_a_forked_process_goes_on_when_nothing_is_recorded(root: Path) -> None:
-    script = BEGIN + "pid = os.fork()\nprint(replicate.checkpoint(step=1).is_saved, flush=True)\n"
-    script += "if pid:\n    os.waitpid(pid, 0)\n"
+    script = BEGIN + "pid = os.fork()\nif pid:\n    os.waitpid(pid, 0)\n"
+    script += "print(replicate.checkpoint(step=1).is_saved, flush=True)\n"
     ended = run_script(root, script, REPLICATE_MODE="disabled")
     assert (ended.returncode, ended.stdout) == (0, "False\nFalse\n"), ended.stderr
 

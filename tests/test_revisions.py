@@ -237,6 +237,16 @@ def test_best_is_of_the_newest_experiment_with_a_primary_metric(found: History) 
     assert named(history(*found.records(), newer), "best") == "c0002"
 
 
+def test_best_says_when_an_older_experiment_with_the_same_metric_is_better(found: History) -> None:
+    newer = root("eeee1", time=9, primary=LOSS)
+    both = history(*found.records(), newer, checkpoint("eeee1", "e0001", 1, metrics={"loss": 1.5}, time=10))
+    resolution = resolve(both, "best")
+    assert resolution.record.commit_id.hex()[:5] == "e0001"
+    assert resolution.notices == ("best is that of the newest experiment, eeee100 with loss 1.5; aaaa100 has 1",)
+    equal = history(*found.records(), newer, checkpoint("eeee1", "e0001", 1, metrics={"loss": 1}, time=10))
+    assert resolve(equal, "best").notices == ()
+
+
 def test_latest_is_by_time_across_experiments() -> None:
     found = history(
         root("aaaa1", time=1),
@@ -305,7 +315,9 @@ def test_a_checkpoint_has_no_selectors(found: History) -> None:
         ("d0001~3", "c0001"),
         ("first@latest~1", "c0002"),
         ("best~1", "c0001"),
-        ("bbbb1~1", "c0002"),
+        ("bbbb1~1", "bbbb1"),
+        ("bbbb1@start~1", "c0002"),
+        ("first~1", "c0002"),
     ],
 )
 def test_steps_back_walk_the_parents_also_across_a_fork(found: History, text: str, wanted: str) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from replicate.errors import CorruptionError, StorageError
+from replicate.errors import CorruptionError, InvalidInputError, StorageError
 from replicate.history import History
 from replicate.objects.ids import ObjectID
 from replicate.objects.pack import pack_key
 from replicate.refs import CommitRecord
 from replicate.saving import Saved
 from replicate.transport import KeyInfo, LocalTransport
-from tests.projects import Content, SampleProject, read_folder, store_files
+from tests.projects import Content, SampleProject, read_folder, reads_everything, store_files
 
 MIB = 1 << 20
 
@@ -332,6 +334,54 @@ def test_a_record_that_cannot_be_read_is_left_out_and_saving_goes_on(project: Sa
     content = write_version(project, 1)
     check(project, project.save(session).base.record, content)
     assert [one.commit.seq for one in project.history().experiments[0].checkpoints] == [1]
+
+
+# -- places ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_project_may_lie_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    project = SampleProject(tmp_path / os.fsdecode(b"\xff\n") / "w")
+    for record, content in saved_versions(project, 2):
+        check(project, record, content)
+    assert project.open().read_head() is not None
+    session = project.resume()
+    assert project.save(session, project.root / "weights").new_bytes == 0
+
+
+@pytest.mark.skipif(reads_everything(), reason="permissions mean nothing to this user, who is root")
+def test_a_store_that_may_not_be_written_is_still_read(project: SampleProject, tmp_path: Path) -> None:
+    ((record, content),) = saved_versions(project, 1)
+    folders = [path for path in [project.store, *project.store.rglob("*")] if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert len(project.experiment().checkpoints) == 1
+        check(project, record, content)
+        with pytest.raises(StorageError, match="Permission denied"):
+            project.begin()
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def open_files() -> int:
+    """Return how many files this process has open, or 0 where nothing tells."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+def test_saving_leaves_no_thread_and_no_open_file(project: SampleProject) -> None:
+    session = project.begin()
+    write_version(project, 1)
+    project.save(session)
+    threads, files = threading.active_count(), open_files()
+    for version in range(5):
+        write_version(project, version)
+        project.save(session)
+        with pytest.raises(InvalidInputError):
+            project.save(session, "missing")
+    assert threading.active_count() <= threads
+    assert open_files() <= files
 
 
 def test_ids_depend_on_content_only(project: SampleProject, tmp_path: Path) -> None:

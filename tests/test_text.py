@@ -1,3 +1,5 @@
+"""Sizes, times and values as people read them."""
+
 from __future__ import annotations
 
 import math
@@ -94,9 +96,9 @@ def test_an_age_is_told_as_people_do(seconds: float, text: str) -> None:
     assert format_age(seconds) == text
 
 
-@given(st.floats(min_value=5, max_value=1e10), st.floats(min_value=1, max_value=2))
-def test_ages_never_use_the_singular(seconds: float, factor: float) -> None:
-    assert not format_age(seconds * factor).startswith("1 ") or "1 s" in format_age(seconds)
+@given(st.floats(min_value=5, max_value=1e11))
+def test_an_age_is_never_one_of_a_unit(seconds: float) -> None:
+    assert not format_age(seconds).startswith(("0 ", "1 "))
 
 
 @pytest.mark.parametrize(
@@ -131,12 +133,12 @@ def test_a_float_has_four_digits_and_no_needless_ones(value: float, text: str) -
         ("adamw", "adamw"),
         ("", ""),
         ([1, 0.5, "x", None], "[1, 0.5, x, none]"),
-        ({"kind": "cosine", "warmup": {"steps": 5}}, "{kind: cosine, warmup: {…"),
+        ({"kind": "cosine", "warmup": {"steps": 5}}, "{kind: cosine, warmup: …"),
         ("x" * 24, "x" * 24),
         ("x" * 25, "x" * 23 + "…"),
         ("two\nlines\x1b[31m", "two·lines·[31m"),
         ("余" * 13, "余" * 11 + "…"),
-        (10**30, "100000000000000000000000…"),
+        (10**30, "10000000000000000000000…"),
     ],
 )
 def test_a_value_is_shown_in_one_short_line(value: object, text: str) -> None:
@@ -164,6 +166,7 @@ def test_every_value_fits_its_width_and_is_printable(value: object, width: int) 
         (["0.5", "12.25", "3"], [" 0.5", "12.25", " 3"]),
         (["-1", "10", ""], ["-1", "10", ""]),
         (["1e-05", "0.1"], ["1e-05", "0.1"]),
+        (["1.5", "10", "-2.25", "none", "1e-05"], [" 1.5", "10", "-2.25", "none", " 1e-05"]),
         (["adamw", "100", "7"], ["adamw", "100", "  7"]),
         (["nan", "inf", "12"], ["nan", "inf", "12"]),
         (["1.5 GB", "10 GB"], ["1.5 GB", "10 GB"]),

@@ -15,7 +15,7 @@ import traceback
 import click
 
 from replicate import __version__
-from replicate.errors import ReplicateError, StorageError
+from replicate.errors import CorruptionError, ReplicateError, StorageError
 from replicate.text import printable
 
 # Name → first line of its help, so that `replicate --help` loads no command; a test compares them.
@@ -36,10 +36,14 @@ PLUMBING = {
 _OUTPUT_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 _ALIASES = {"list": "ls", "restore": "checkout", "save": "checkpoint"}
 
+_HINTS: dict[type[ReplicateError], str] = {
+    CorruptionError: "what does not need it stays readable; a copy of the store may have the file whole"
+}
+
 EPILOG = """\b
-Exit codes: 0 ok, 1 differences or none found, 2 usage, 3 not found, 4 conflict,
-5 corruption, 6 storage, 7 unsupported format, 10 other failure, 70 bug,
-130 interrupted, 141 whoever read the output went away"""
+Exit codes: 0 ok, 1 differences or none found, 2 usage, 3 not found,
+4 conflict, 5 corruption, 6 storage, 7 unsupported format, 10 other failure,
+70 bug, 130 interrupted, 141 whoever read the output went away"""
 
 
 class Commands(click.Group):
@@ -110,7 +114,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _tell("interrupted", None, 130)
     except ReplicateError as exc:
-        return _tell(exc.message, exc.hint, exc.exit_code)
+        return _tell(exc.message, exc.hint or _HINTS.get(type(exc)), exc.exit_code)
     except (BrokenPipeError, SystemExit):  # click exits when the pipe breaks under the help text
         if "_REPLICATE_COMPLETE" in os.environ:  # or when it has completed a word for the shell
             raise

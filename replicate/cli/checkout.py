@@ -75,7 +75,7 @@ def command(
     parts.append(format_seconds(time.monotonic() - started))
     reporter.notice(" · ".join(parts))
     if not wanted:
-        reporter.notice(f"it was made by: {found.experiment.root.commit.command}")
+        reporter.notice(f"it was made by: {found.experiment.command_of(found.record)}")
 
 
 def _clean(path: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ from replicate.host import Host
 from replicate.presenting import describe_saved
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
-from replicate.revisions import check_experiment_name
+from replicate.revisions import check_experiment_name, label
 from replicate.selection import NamedPath
 from replicate.session import Session, select_paths
 from replicate.text import format_bytes, format_seconds, plural
@@ -61,7 +62,7 @@ def command(
     Continues the experiment that the worktree was last saved in or checked out from (`replicate status` tells), or
     starts one when there is none, or with --new, --name, --param or --tag.
     """
-    new = new or bool(name or params or tags)
+    new = new or name is not None or bool(params or tags)
     if experiment and new:
         raise click.UsageError("-e continues an experiment; it does not go with --new, --name, --param or --tag")
     if metrics_only and paths:
@@ -70,7 +71,7 @@ def command(
     given = normalise(parse_pairs(params, "--param"), "params")
     goal = check_primary_metric(_parse_primary(primary), values)
     check_step(step)
-    for word in (*filter(None, [name]), *tags):
+    for word in (*(() if name is None else (name,)), *tags):
         check_experiment_name(word)
     reporter = ConsoleReporter(quiet=quiet)
     project = find_project(directory)
@@ -79,27 +80,44 @@ def command(
         reporter.notice(f"new project: checkpoints are stored in {project.store}")
     selection = () if metrics_only else (_select(project.root, paths) if paths else None)
     repository = Repository(project, Host(), reporter)
+    named = None if experiment is None else _named(repository, experiment)
     repository.create()
-    continued = None if new else _continued(repository, experiment)
+    continued = named or (None if new else _at_head(repository))
     session = Session(repository, reporter, capture(repository.host, project.root))
     if continued is None:
         start = session.begin(given, name, tags, goal, None)
-        title = f"experiment {session.experiment_id.short}{' ' + name if name else ''}"
         files = f"{plural(start.files, 'file')}, {format_bytes(start.size_bytes)}"
-        reporter.notice(f"{title} · {files} · {format_seconds(start.duration_ns / 1e9)}")
+        duration = format_seconds(start.duration_ns / 1e9)
+        reporter.notice(f"experiment {_title(start.base.record)} · {files} · {duration}")
     else:
         session.resume(*continued)
+        reporter.notice(f"continuing {_title(continued[0].root)}{_fork(*continued)}, --new starts another")
+    record = _save(session, selection, step, values, goal)
+    reporter.notice(describe_saved(record, record.commit.primary_metric))
+    if as_json:
+        echo_json(Checkpoint(repository, record, reporter).to_json())
+
+
+def _save(
+    session: Session,
+    selection: tuple[NamedPath, ...] | None,
+    step: int | None,
+    metrics: dict[str, Any],
+    goal: tuple[str, str] | None,
+) -> CommitRecord:
+    """Save one checkpoint and end the session with it."""
     try:
-        saved = session.checkpoint(selection, step, values, goal)
+        saved = session.checkpoint(selection, step, metrics, goal)
     except BaseException as exc:
         with contextlib.suppress(ReplicateError):  # what went wrong first is what is told
             session.end("stopped" if isinstance(exc, KeyboardInterrupt) else "failed", exception=exc)
         raise
     session.end("finished")
-    record = saved.base.record
-    reporter.notice(describe_saved(record, record.commit.primary_metric))
-    if as_json:
-        echo_json(Checkpoint(repository, record, reporter).to_json())
+    return saved.base.record
+
+
+def _title(root: CommitRecord) -> str:
+    return root.commit_id.short + (f" {root.commit.name}" if root.commit.name else "")
 
 
 def _select(root: str, paths: tuple[str, ...]) -> tuple[NamedPath, ...] | None:
@@ -123,12 +141,21 @@ def _parse_primary(text: str | None) -> tuple[str, str] | None:
     return name, goal
 
 
-def _continued(repository: Repository, experiment: str | None) -> tuple[ExperimentHistory, CommitRecord] | None:
-    """Return the experiment to be continued and the commit to go on from; None when there is none."""
+def _named(repository: Repository, revision: str) -> tuple[ExperimentHistory, CommitRecord]:
+    """Return the experiment that a revision names and the commit to go on from."""
+    found = find(History(repository.refs.list()), revision, plumbing=True)
+    return found.experiment, found.experiment.heads[-1] if found.is_whole_experiment else found.record
+
+
+def _fork(experiment: ExperimentHistory, after: CommitRecord) -> str:
+    """Return what is to be told of a commit that others continued before."""
+    is_head = any(head.commit_id == after.commit_id for head in experiment.heads)
+    return "" if is_head else f" after {label(after)}, which forks it"
+
+
+def _at_head(repository: Repository) -> tuple[ExperimentHistory, CommitRecord] | None:
+    """Return the experiment and the commit that the worktree was last saved in or checked out from, if there is one."""
     history = History(repository.refs.list())
-    if experiment is not None:
-        found = find(history, experiment, plumbing=True)
-        return found.experiment, found.experiment.heads[-1] if found.is_whole_experiment else found.record
     head = repository.read_head()
     of_head = history.experiment(head.name.experiment) if head else None
     if head is None or of_head is None:

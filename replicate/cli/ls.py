@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import click
 from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, cell_text, echo_json, echo_table, first_line, status_cell, terminal_width
+from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.filters import Filter, sort_experiments, value_of
 from replicate.text import align_numbers, columns, cut, format_age, format_value, plural, printable
@@ -49,7 +51,8 @@ def command(
     repository, history = open_history(directory)
     experiments = [Experiment(repository, one, repository.reporter) for one in history.experiments]
     sorted_by = sort.removesuffix("-desc").removesuffix("-asc")
-    _tell_unknown(experiments, [*(condition.name for condition in conditions), sorted_by])
+    _tell_unknown(experiments, [condition.name for condition in conditions])
+    _check_sort(experiments, sorted_by)
     experiments = [one for one in experiments if all(condition.matches(one) for condition in conditions)]
     experiments = sort_experiments(experiments, sort)[:number]
     if as_json:
@@ -64,10 +67,28 @@ def command(
     return 0 if experiments else 1
 
 
+def _check_sort(experiments: list[Experiment], name: str) -> None:
+    """Refuse to sort by what no experiment has: the order would be an accident, and `-n 1` would take any."""
+    if not experiments or any(value_of(one, name) is not None or name in one.params for one in experiments):
+        return
+    known = {known for one in experiments for known in (*one.params, *(m for c in one.checkpoints for m in c.metrics))}
+    near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
+    raise InvalidInputError(
+        f"cannot sort by {name!r}: no experiment has it",
+        hint=f"did you mean {near[0]!r}?"
+        if near
+        else "-s takes a metric, a param, or created; add -desc to turn it round",
+    )
+
+
 def _tell_unknown(experiments: list[Experiment], names: list[str]) -> None:
-    """Tell of names to filter and sort by that mean nothing: they are typing errors more often than not."""
+    """Tell of names to filter by that mean nothing: they are typing errors more often than not."""
     for name in names:
-        if experiments and all(value_of(one, name) is None and name not in one.params for one in experiments):
+        if (
+            name != "tag"
+            and experiments
+            and all(value_of(one, name) is None and name not in one.params for one in experiments)
+        ):
             click.echo(f"no experiment has {name!r}", err=True)
 
 
@@ -173,13 +194,12 @@ def _param_names(experiments: list[Experiment], show_all: bool) -> list[str]:
         return names
     if len(experiments) == 1:
         return [name for name in names if not isinstance(experiments[0].params[name], list | dict)]
-    missing = object()
-    return [
-        name
-        for name in names
-        if any(one.params.get(name, missing) != experiments[0].params.get(name, missing) for one in experiments)
-        and not any(isinstance(one.params.get(name), list | dict) for one in experiments)
-    ]
+    differing = []
+    for name in names:
+        values = [one.params[name] for one in experiments if name in one.params]
+        if not any(isinstance(value, list | dict) for value in values) and any(value != values[0] for value in values):
+            differing.append(name)
+    return differing
 
 
 def _cells(values: list[dict[str, Any]], name: str) -> list[Cell]:

@@ -23,6 +23,10 @@ from replicate.worktree.checkout import find_entry
 
 _FILES = 20
 _CHECKPOINTS = 10
+_FRAMEWORKS = (
+    *("accelerate", "jax", "keras", "lightgbm", "lightning", "numpy", "pandas", "pytorch-lightning", "scikit-learn"),
+    *("tensorflow", "torch", "transformers", "xgboost"),
+)
 _PATHS = 5
 _WIDTH = 80
 
@@ -48,7 +52,11 @@ def command(revision: str, show_all: bool, as_json: bool, directory: str) -> Non
         if as_json:
             echo_json(
                 experiment.to_json()
-                | {"capture": _capture(found), "checkpoints": [one.to_json() for one in experiment.checkpoints]}
+                | {
+                    "capture": _capture(found),
+                    "packages": experiment.packages,
+                    "checkpoints": [one.to_json() for one in experiment.checkpoints],
+                }
             )
         else:
             _show_experiment(experiment, found, show_all)
@@ -59,7 +67,7 @@ def command(revision: str, show_all: bool, as_json: bool, directory: str) -> Non
             checkpoint.to_json()
             | {
                 "params": experiment.to_json()["params"],
-                "command": experiment.command,
+                "command": found.experiment.command_of(found.record),
                 "tree": [
                     {
                         **json_path(os.fsencode(file.path)),
@@ -101,6 +109,11 @@ def _show_experiment(experiment: Experiment, found: Resolution, show_all: bool) 
         rows.append(["folder", str(capture["cwd"])])
     if experiment.python_version:
         rows.append(["python", experiment.python_version])
+    packages = experiment.packages
+    if packages:
+        shown = packages if show_all else [name for name in packages if name.lower() in _FRAMEWORKS]
+        more = "" if show_all else f"{plural(len(packages), 'package')} installed" + (", among them " if shown else "")
+        rows.append(["packages", more + ", ".join(f"{name} {packages[name]}" for name in shown)])
     start = experiment.start
     rows.append(["files", f"{plural(start.file_count, 'file')} at the start, {format_bytes(start.size_bytes)}"])
     if experiment.primary_metric:
@@ -145,7 +158,7 @@ def _show_checkpoint(found: Resolution, checkpoint: Checkpoint, experiment: Expe
     name = f" {experiment.name}" if experiment.name else ""
     rows.append(["experiment", f"{experiment.short_id}{name}"])
     rows.append(["saved", _time(checkpoint.created.timestamp())])
-    rows.append(["command", experiment.command])
+    rows.append(["command", found.experiment.command_of(found.record)])
     size = f"{format_bytes(checkpoint.size_bytes)}, {format_bytes(checkpoint.new_bytes)} new"
     rows.append(["files", f"{plural(checkpoint.file_count, 'file')}, {size}"])
     for what, listed in (("changed while saved", commit.unstable), ("not saved", commit.skipped)):

@@ -70,13 +70,10 @@ class ObjectIndex:
         """Return up to `limit` (id, kind) whose hex begins with `prefix`, of objects that are not locators."""
         low = bytes.fromhex(prefix.ljust(64, "0"))
         high = bytes.fromhex(prefix.ljust(64, "f"))
-        rows = self._run(
-            lambda db: db.execute(
-                "SELECT DISTINCT id, kind FROM objects WHERE id BETWEEN ? AND ? AND kind BETWEEN 1 AND 3 LIMIT ?",
-                (low, high, limit),
-            ).fetchall()
+        query = "SELECT DISTINCT id, kind FROM objects WHERE id BETWEEN ? AND ? AND kind BETWEEN 1 AND 3 LIMIT ?"
+        return self._run(
+            lambda db: [(ObjectID(digest), int(kind)) for digest, kind in db.execute(query, (low, high, limit))]
         )
-        return [(ObjectID(digest), kind) for digest, kind in rows]
 
     def add(self, pack: ObjectID, pack_bytes: int, entries: Iterable[Entry], *, durable: bool) -> None:
         """Record a pack that lies in the store. `durable`: its bytes and name were synced when it was written."""
@@ -114,10 +111,9 @@ class ObjectIndex:
             name = info.key.rpartition("/")[2]
             with contextlib.suppress(ValueError):
                 present[ObjectID.parse(name)] = info.size or 0
-        known: dict[ObjectID, int] = {
-            ObjectID(digest): size
-            for digest, size in self._run(lambda db: db.execute("SELECT id, size FROM packs").fetchall())
-        }
+        known: dict[ObjectID, int] = self._run(
+            lambda db: {ObjectID(digest): int(size) for digest, size in db.execute("SELECT id, size FROM packs")}
+        )
         gone = [pack for pack, size in known.items() if present.get(pack) != size]
         if gone:
             self._run(lambda db: self._forget(db, gone))
@@ -160,11 +156,8 @@ class ObjectIndex:
                 self._connection = None
 
     def _candidates(self, object_id: ObjectID) -> Iterator[Place]:
-        rows = self._run(
-            lambda db: db.execute(
-                "SELECT pack, kind, encoding, depth, offset, length, raw FROM objects WHERE id = ?", (object_id,)
-            ).fetchall()
-        )
+        query = "SELECT pack, kind, encoding, depth, offset, length, raw FROM objects WHERE id = ?"
+        rows = self._run(lambda db: [[int(number) for number in row] for row in db.execute(query, (object_id,))])
         for num, *rest in rows:
             with self._lock:
                 pack = self._sound_pack(num)
@@ -183,10 +176,12 @@ class ObjectIndex:
         """Return (id, size) of a pack if it may be relied on in this save."""
         if num in self._checked:
             return self._checked[num]
-        row = self._run(lambda db: db.execute("SELECT id, size, boot FROM packs WHERE num = ?", (num,)).fetchone())
+        query = "SELECT id, size, boot FROM packs WHERE num = ?"
+        rows = self._run(
+            lambda db: [(ObjectID(digest), int(size), str(boot)) for digest, size, boot in db.execute(query, (num,))]
+        )
         found: tuple[ObjectID, int] | None = None
-        if row is not None:
-            pack, size, boot = ObjectID(row[0]), int(row[1]), str(row[2])
+        for pack, size, boot in rows:  # at most one
             key = pack_key(pack)
             if any(info.key == key and info.size == size for info in self._transport.list(key)):
                 if boot == _DURABLE or (boot == self._boot and boot and not self._durable):
@@ -208,12 +203,15 @@ class ObjectIndex:
         return (pack, size)
 
     def _run(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run `action` on the database; after an SQLite error, once more on a new one."""
+        """Run `action` on the database; after an error of it, once more on a new one.
+
+        A damaged file may give values of other types, and errors whose text is no text.
+        """
         with self._lock:
             for drop in (self._drop, self._move_to_memory):
                 try:
                     return action(self._open())
-                except (sqlite3.Error, OSError):
+                except (sqlite3.Error, OSError, ValueError, TypeError):
                     drop()
             return action(self._open())
 

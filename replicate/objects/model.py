@@ -225,6 +225,106 @@ _ROOT_KEYS = _COMMON_KEYS | {"nonce", "params", "command", "name", "tags"}
 _CHECKPOINT_KEYS = _COMMON_KEYS | {"experiment", "seq", "step", "metrics"}
 
 
+class _CommitFields:
+    """The decoded map of a commit, read key by key; what is wrong is a `CorruptionError` that names `where`."""
+
+    def __init__(self, fields: dict[str, Any], where: str) -> None:
+        self._fields = fields
+        self._where = where
+
+    def damaged(self, why: str) -> CorruptionError:
+        return CorruptionError(f"{self._where} is damaged: {why}", where=self._where)
+
+    def root(self) -> Commit:
+        """Return the root that this is."""
+        common = self._common(_ROOT_KEYS)
+        nonce: bytes = self._get("nonce", bytes)
+        if len(nonce) != 16 or len(common["parents"]) > 1:
+            raise self.damaged("a root has a nonce of 16 bytes and at most one parent")
+        tags = self._texts("tags") if "tags" in self._fields else ()
+        if list(tags) != sorted(tags):
+            raise self.damaged("tags are not sorted")
+        return Commit(
+            **common,
+            nonce=nonce,
+            params=self._values("params"),
+            command=self._get("command", str),
+            name=self._get("name", str) if "name" in self._fields else None,
+            tags=tags,
+        )
+
+    def checkpoint(self) -> Commit:
+        """Return the checkpoint that this is."""
+        common = self._common(_CHECKPOINT_KEYS)
+        seq = self._get("seq", int)
+        if not 1 <= seq < 1 << 32 or not common["parents"]:
+            raise self.damaged("a checkpoint has a parent and a seq of 1 or more")
+        step = self._get("step", int) if "step" in self._fields else None
+        if step is not None and not -(1 << 63) <= step < 1 << 63:
+            raise self.damaged(f"step {step} does not fit into 64 bits")
+        return Commit(
+            **common,
+            experiment=self._id(self._get("experiment", bytes)),
+            seq=seq,
+            step=step,
+            metrics=self._values("metrics"),
+        )
+
+    def _common(self, known: frozenset[str]) -> dict[str, Any]:
+        """Return what both kinds have; keys that are not known for the kind are kept as they are."""
+        primary: tuple[str, ...] | None = None
+        if "primary_metric" in self._fields:
+            primary = self._texts("primary_metric")
+            if len(primary) != 2 or primary[1] not in ("minimize", "maximize"):
+                raise self.damaged("primary_metric is not [name, goal]")
+        return {
+            "tree": self._id(self._get("tree", bytes)),
+            "author": self._get("author", str),
+            "time_ns": self._get("time", int),
+            "parents": tuple(self._id(parent) for parent in self._get("parents", list)),
+            "primary_metric": primary,
+            "unstable": self._paths("unstable"),
+            "skipped": self._paths("skipped"),
+            "extra": {key: value for key, value in self._fields.items() if key not in known},
+        }
+
+    def _get(self, key: str, kind: type) -> Any:
+        value = self._fields.get(key)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise self.damaged(f"{key} is missing or of a wrong type")
+        return value
+
+    def _id(self, value: Any) -> ObjectID:
+        if type(value) is not bytes or len(value) != ID_BYTES:
+            raise self.damaged("an id has a wrong length")
+        return ObjectID(value)
+
+    def _texts(self, key: str) -> tuple[str, ...]:
+        value = self._fields[key]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.damaged(f"{key} is not a list of text")
+        return tuple(value)
+
+    def _values(self, key: str) -> Mapping[str, Any]:
+        value: dict[str, Any] = self._get(key, dict)
+        if not _is_value(value):
+            raise self.damaged(f"{key} holds bytes")
+        return value
+
+    def _paths(self, key: str) -> PathList | None:
+        if key not in self._fields:
+            return None
+        value = self._fields[key]
+        if not (
+            isinstance(value, dict)
+            and type(value.get("count")) is int
+            and isinstance(value.get("paths"), list)
+            and all(type(path) is bytes for path in value["paths"])
+        ):
+            raise self.damaged(f"{key} is not {{count, paths}}")
+        return PathList(value["count"], tuple(value["paths"]))
+
+
 def _is_value(value: Any) -> bool:
     """Tell whether a decoded value may stand in params and metrics: no bytes in it."""
     if isinstance(value, dict):
@@ -234,91 +334,19 @@ def _is_value(value: Any) -> bool:
 
 def decode_commit(data: bytes, where: str) -> Commit:
     """Return an encoded commit; `CorruptionError` that names `where` for anything else."""
-
-    def damaged(why: str) -> CorruptionError:
-        return CorruptionError(f"{where} is damaged: {why}", where=where)
-
     if len(data) > MAX_COMMIT_BYTES:
-        raise damaged(f"{len(data):,} bytes is too large for a commit")
-    fields = canonical.decode(data, where)
-    if not isinstance(fields, dict) or type(fields.get("v")) is not int or fields["v"] != 1:
-        raise damaged("not a commit")
-
-    def get(key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
-        value = fields.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise damaged(f"{key} is missing or of a wrong type")
-        return value
-
-    def ids(value: Any) -> ObjectID:
-        if type(value) is not bytes or len(value) != ID_BYTES:
-            raise damaged("an id has a wrong length")
-        return ObjectID(value)
-
-    def texts(value: Any, key: str) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise damaged(f"{key} is not a list of text")
-        return tuple(value)
-
-    def values(key: str) -> Mapping[str, Any]:
-        value: dict[str, Any] = get(key, dict)
-        if not _is_value(value):
-            raise damaged(f"{key} holds bytes")
-        return value
-
-    def paths(key: str) -> PathList | None:
-        if key not in fields:
-            return None
-        value = fields[key]
-        if not (
-            isinstance(value, dict)
-            and type(value.get("count")) is int
-            and isinstance(value.get("paths"), list)
-            and all(type(path) is bytes for path in value["paths"])
-        ):
-            raise damaged(f"{key} is not {{count, paths}}")
-        return PathList(value["count"], tuple(value["paths"]))
-
-    is_root = fields.get("kind") == "root"
-    known = _ROOT_KEYS if is_root else _CHECKPOINT_KEYS
-    if not is_root and fields.get("kind") != "checkpoint":
-        raise damaged(f"kind {fields.get('kind')!r} is not known")
-    primary: tuple[str, ...] = ()
-    if "primary_metric" in fields:
-        primary = texts(fields["primary_metric"], "primary_metric")
-        if len(primary) != 2 or primary[1] not in ("minimize", "maximize"):
-            raise damaged("primary_metric is not [name, goal]")
-    seq = 0 if is_root else get("seq", int)
-    parents = tuple(ids(parent) for parent in get("parents", list))
-    if not is_root and (not 1 <= seq < 1 << 32 or not parents):
-        raise damaged("a checkpoint has a parent and a seq of 1 or more")
-    if is_root and (len(get("nonce", bytes)) != 16 or len(parents) > 1):
-        raise damaged("a root has a nonce of 16 bytes and at most one parent")
-    tags = texts(fields.get("tags", []), "tags") if is_root else ()
-    if list(tags) != sorted(tags):
-        raise damaged("tags are not sorted")
-    step = get("step", int) if not is_root and "step" in fields else None
-    if step is not None and not -(1 << 63) <= step < 1 << 63:
-        raise damaged(f"step {step} does not fit into 64 bits")
-    return Commit(
-        tree=ids(get("tree", bytes)),
-        author=get("author", str),
-        time_ns=get("time", int),
-        parents=parents,
-        experiment=None if is_root else ids(get("experiment", bytes)),
-        nonce=get("nonce", bytes) if is_root else b"",
-        params=values("params") if is_root else {},
-        command=get("command", str) if is_root else "",
-        name=get("name", str) if is_root and "name" in fields else None,
-        tags=tags,
-        primary_metric=(primary[0], primary[1]) if primary else None,
-        seq=seq,
-        step=step,
-        metrics={} if is_root else values("metrics"),
-        unstable=paths("unstable"),
-        skipped=paths("skipped"),
-        extra={key: value for key, value in fields.items() if key not in known},
-    )
+        why = f"{len(data):,} bytes is too large for a commit"
+        raise CorruptionError(f"{where} is damaged: {why}", where=where)
+    value = canonical.decode(data, where)
+    fields: dict[str, Any] = value if isinstance(value, dict) else {}
+    reader = _CommitFields(fields, where)
+    if type(fields.get("v")) is not int or fields["v"] != 1:
+        raise reader.damaged("not a commit")
+    if fields.get("kind") == "root":
+        return reader.root()
+    if fields.get("kind") == "checkpoint":
+        return reader.checkpoint()
+    raise reader.damaged(f"kind {fields.get('kind')!r} is not known")
 
 
 def commit_id(data: bytes) -> ObjectID:

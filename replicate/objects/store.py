@@ -95,12 +95,15 @@ class ObjectStore:
         says of its length; when it disagrees, this raises before the first piece (SPEC §4.2).
         """
         chunks = self.read_chunks(wanted)
-        length = sum(chunk.length for chunk in chunks)
+        whole: bytes | None = None
+        if len(chunks) == 1:
+            whole = self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+        length = len(whole) if whole is not None else sum(chunk.length for chunk in chunks)
         if claimed_bytes is not None and length != claimed_bytes:
             where = f"blob {wanted.hex()}"
             raise CorruptionError(f"{where} is damaged: it has another length than its tree says", where=where)
-        if len(chunks) == 1:
-            yield self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+        if whole is not None:
+            yield whole
             return
         hasher = blake3()
         for chunk in chunks:
@@ -180,7 +183,8 @@ class ObjectStore:
             try:
                 yield wanted, self._decode(place, Kind.BLOB, frame)
             except _ELSEWHERE:  # another copy tells better what is wrong if it is not sound; or this is a concat
-                if sum(chunk.length for chunk in self.read_chunks(wanted)) > MAX_RAW_BYTES:
+                chunks = self.read_chunks(wanted)
+                if len(chunks) > 1 and sum(chunk.length for chunk in chunks) > MAX_RAW_BYTES:
                     where = _where(place)
                     raise CorruptionError(f"{where} is damaged: it is larger than its tree says", where=where) from None
                 yield wanted, self.read(wanted)

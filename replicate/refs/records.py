@@ -101,86 +101,107 @@ def encode_record(
     return RecordName(experiment, seq, session, kind, subject, record_hash(data)), data
 
 
-def decode_record(name: RecordName, data: bytes) -> Record:
-    """Return the record that `data` holds under `name`; `CorruptionError` that names the key for anything else."""
-    where = name.key
+class _Body:
+    """The decoded map of a record, read key by key; what is wrong is a `CorruptionError` that names the key."""
 
-    def damaged(why: str) -> CorruptionError:
-        return CorruptionError(f"ref record {where} is damaged: {why}", where=where)
+    def __init__(self, name: RecordName, fields: Mapping[str, Any]) -> None:
+        self._name = name
+        self._fields = fields
+        self._what = f"ref record {name.key}"
 
-    if len(data) > MAX_RECORD_BYTES or not data.startswith(MAGIC):
-        raise damaged("it is not a ref record")
-    if record_hash(data) != name.record_hash:
-        raise damaged("its bytes do not match its name")
-    fields = canonical.decode(data[len(MAGIC) :], f"ref record {where}")
-    if not isinstance(fields, dict) or type(fields.get("v")) is not int:
-        raise damaged("it has no version")
-    if fields["v"] != 1 or fields.get("kind") != name.kind:
-        raise damaged("it is of another kind than its name says")
+    def damaged(self, why: str) -> CorruptionError:
+        return CorruptionError(f"{self._what} is damaged: {why}", where=self._name.key)
 
-    def number(key: str) -> int:
-        value = fields.get(key, 0)
-        if type(value) is not int:
-            raise damaged(f"{key} is not a number")
-        return value
-
-    def mapping(key: str) -> Mapping[str, Any]:
-        value = fields.get(key, {})
-        if not isinstance(value, dict):
-            raise damaged(f"{key} is not a map")
-        return value
-
-    def packs(key: str) -> tuple[ObjectID, ...]:
-        value = fields.get(key, [])
-        if not isinstance(value, list) or any(type(one) is not bytes or len(one) != ID_BYTES for one in value):
-            raise damaged(f"{key} is not a list of ids")
-        return tuple(ObjectID(one) for one in value)
-
-    def packset() -> Packset:
-        if ("packset" in fields) == ("packset_at" in fields):
-            raise damaged("it names its packs twice or not at all")
-        if "packset_at" in fields:
-            return Packset(at=FrameRef.decode(fields["packset_at"], f"ref record {where}"))
-        listed = packs("packset")
-        if any(one >= other for one, other in pairwise(listed)):
-            raise damaged("packset is not sorted")
-        return Packset(frozenset(listed))
-
-    if name.kind == "c":
-        encoded = fields.get("commit")
+    def commit(self) -> CommitRecord:
+        """Return the record of a commit that this is."""
+        name = self._name
+        encoded = self._fields.get("commit")
         if type(encoded) is not bytes or commit_id(encoded).hex() != name.subject:
-            raise damaged("its commit is not the one that its name says")
+            raise self.damaged("its commit is not the one that its name says")
         commit = decode_commit(encoded, f"commit {name.subject}")
         if commit.seq != name.seq or (commit.experiment or ObjectID.parse(name.subject)) != name.experiment:
-            raise damaged("its commit is of another experiment or seq than its name says")
+            raise self.damaged("its commit is of another experiment or seq than its name says")
         return CommitRecord(
             name,
             commit,
-            packset(),
-            packs("meta"),
-            FrameRef.decode(fields.get("locator"), f"ref record {where}"),
-            number("files"),
-            number("bytes"),
-            number("new_bytes"),
-            number("duration"),
+            self._packset(),
+            self._packs("meta"),
+            FrameRef.decode(self._fields.get("locator"), self._what),
+            self._number("files"),
+            self._number("bytes"),
+            self._number("new_bytes"),
+            self._number("duration"),
         )
-    if name.kind == "s":
-        environment = fields.get("environment")
+
+    def start(self) -> StartRecord:
+        """Return the record of a session's start that this is."""
+        environment, locator = self._fields.get("environment"), self._fields.get("locator")
         if environment is not None and (type(environment) is not bytes or len(environment) != ID_BYTES):
-            raise damaged("environment is not an id")
-        locator = fields.get("locator")
+            raise self.damaged("environment is not an id")
         return StartRecord(
-            name,
-            number("time"),
-            mapping("capture"),
+            self._name,
+            self._number("time"),
+            self._map("capture"),
             ObjectID(environment) if environment is not None else None,
-            packset() if environment is not None else Packset(),
-            FrameRef.decode(locator, f"ref record {where}") if locator is not None else None,
+            self._packset() if environment is not None else Packset(),
+            FrameRef.decode(locator, self._what) if locator is not None else None,
         )
-    if name.kind == "e":
-        status = fields.get("status")
+
+    def end(self) -> EndRecord:
+        """Return the record of a session's end that this is."""
+        status = self._fields.get("status")
         if status not in ("finished", "failed", "stopped"):
-            raise damaged(f"status {status!r} is not known")
-        exception = mapping("exception") or None
-        return EndRecord(name, number("time"), status, exception, number("duration"))
+            raise self.damaged(f"status {status!r} is not known")
+        exception = self._map("exception") or None
+        return EndRecord(self._name, self._number("time"), status, exception, self._number("duration"))
+
+    def _number(self, key: str) -> int:
+        value = self._fields.get(key, 0)
+        if type(value) is not int:
+            raise self.damaged(f"{key} is not a number")
+        return value
+
+    def _map(self, key: str) -> Mapping[str, Any]:
+        value = self._fields.get(key, {})
+        if not isinstance(value, dict):
+            raise self.damaged(f"{key} is not a map")
+        return value
+
+    def _packs(self, key: str) -> tuple[ObjectID, ...]:
+        value = self._fields.get(key, [])
+        if not isinstance(value, list) or any(type(one) is not bytes or len(one) != ID_BYTES for one in value):
+            raise self.damaged(f"{key} is not a list of ids")
+        return tuple(ObjectID(one) for one in value)
+
+    def _packset(self) -> Packset:
+        if ("packset" in self._fields) == ("packset_at" in self._fields):
+            raise self.damaged("it names its packs twice or not at all")
+        if "packset_at" in self._fields:
+            return Packset(at=FrameRef.decode(self._fields["packset_at"], self._what))
+        listed = self._packs("packset")
+        if any(one >= other for one, other in pairwise(listed)):
+            raise self.damaged("packset is not sorted")
+        return Packset(frozenset(listed))
+
+
+def decode_record(name: RecordName, data: bytes) -> Record:
+    """Return the record that `data` holds under `name`; `CorruptionError` that names the key for anything else."""
+    sealed = _Body(name, {})
+    if len(data) > MAX_RECORD_BYTES or not data.startswith(MAGIC):
+        raise sealed.damaged("it is not a ref record")
+    if record_hash(data) != name.record_hash:
+        raise sealed.damaged("its bytes do not match its name")
+    fields = canonical.decode(data[len(MAGIC) :], f"ref record {name.key}")
+    if not isinstance(fields, dict) or type(fields.get("v")) is not int:
+        raise sealed.damaged("it has no version")
+    if fields["v"] != 1 or fields.get("kind") != name.kind:
+        raise sealed.damaged("it is of another kind than its name says")
+    body = _Body(name, fields)
+    match name.kind:
+        case "c":
+            return body.commit()
+        case "s":
+            return body.start()
+        case "e":
+            return body.end()
     return UnknownRecord(name, fields)

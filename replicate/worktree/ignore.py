@@ -22,6 +22,7 @@ _BUILT_IN = frozenset(
     b".DS_Store".split()
 )
 _ENVIRONMENT_MARKS = frozenset((b"pyvenv.cfg", b"conda-meta"))
+_STORE_MARKS = frozenset((b"ctl", b"packs", b"refs", b"local"))
 _SECRETS = (
     *(".env", ".env.*", "*.pem", "*.key", "*.p12", "id_rsa*", "id_ed25519*", ".netrc", ".pypirc"),
     *(".aws", ".ssh", ".gcloud", "credentials*.json", ".git-credentials"),
@@ -39,6 +40,11 @@ def is_secret(name: bytes) -> bool:
 def is_built_in(name: bytes) -> bool:
     """Tell whether a name is never saved because of what it is: version control, caches, our own temporary files."""
     return name in _BUILT_IN or name.startswith(_TEMPORARY_PREFIX)
+
+
+def is_store(names: Iterable[bytes]) -> bool:
+    """Tell whether a folder with these names in it is a store of ours: one is never saved into another."""
+    return _STORE_MARKS.issubset(names)
 
 
 def is_environment(names: Iterable[bytes]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from replicate.objects.model import Mode
-from replicate.worktree.ignore import IGNORE_FILE, IgnoreRules, is_built_in, is_environment, is_secret
+from replicate.worktree.ignore import IGNORE_FILE, IgnoreRules, is_built_in, is_environment, is_secret, is_store
 
 _MAX_IGNORE_BYTES = 1 << 20
 
@@ -97,7 +97,7 @@ class Scanner:
                 self._leave_out(folder, found)
                 continue
             names = {entry.name for entry in entries}
-            if folder and folder != top and is_environment(names):
+            if folder and folder != top and (is_environment(names) or is_store(names)):
                 self._leave_out(folder, found)
                 continue
             if use_rules and IGNORE_FILE in names:

@@ -25,6 +25,7 @@ READING = [
 ]
 NAMING = ("log", "show", "checkout", "cat-file", "ls-tree", "rev-parse")
 reading = pytest.mark.parametrize("arguments", READING, ids=[arguments[0] for arguments in READING])
+ELSEWHERE = "hint: what does not need it stays readable; a copy of the store may have the file whole\n"
 UPGRADE = "hint: upgrade replicate: pip install --upgrade replicate-vc\n"
 
 
@@ -244,7 +245,7 @@ def test_a_damaged_pack_is_told_with_the_object(shell: Shell, vision: Vision, co
     blob = blob_id(content).hex()
     shell.fails(
         5,
-        f"error: blob {blob} in pack {pack.name} is damaged: its bytes do not match its id\n",
+        f"error: blob {blob} in pack {pack.name} is damaged: its bytes do not match its id\n{ELSEWHERE}",
         *(blob if word == "id" else word for word in command),
     )
     assert not (vision.project.root / "data.bin").exists()
@@ -260,7 +261,7 @@ def test_a_missing_pack_is_told_with_the_object(shell: Shell, vision: Vision) ->
     (vision.project.root / "data.bin").unlink()
     shell.fails(
         5,
-        f"error: object {blob_id(content).hex()} cannot be read: pack {pack.name} is missing\n",
+        f"error: object {blob_id(content).hex()} cannot be read: pack {pack.name} is missing\n{ELSEWHERE}",
         *("checkout", "-q", "latest"),
     )
     assert shell("checkout", "-q", "baseline@best").code == 0

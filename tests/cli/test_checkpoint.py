@@ -38,7 +38,7 @@ def test_the_first_checkpoint_begins_an_experiment(shell: Shell, project: Sample
     assert (checkpoint.commit.step, checkpoint.commit.metrics) == (0, {"loss": 0.5})
     begun, saved = result.err.splitlines()
     assert begun.startswith(f"experiment {experiment.experiment_id.short} · 2 files, 35 B · ")
-    assert saved.startswith(f"checkpoint {checkpoint.commit_id.short} · step 0 · 35 B, 0 B new · ")
+    assert saved.startswith(f"checkpoint {checkpoint.commit_id.short} · step 0 · loss 0.5 · 35 B, 0 B new · ")
     assert (result.out, result.code) == ("", 0)
     (end,) = experiment.ends.values()
     assert end.status == "finished"
@@ -86,8 +86,9 @@ def test_a_second_checkpoint_continues_the_experiment(shell: Shell, project: Sam
     result = shell("checkpoint", "--step", "7")
     experiment = project.experiment()
     assert [one.commit.step for one in experiment.checkpoints] == [0, 7]
-    assert result.err.startswith(f"checkpoint {experiment.checkpoints[1].commit_id.short} · step 7 · 25 B, 8 B new · ")
-    assert result.err.count("\n") == 1
+    continuing, saved = result.err.splitlines()
+    assert continuing == f"continuing {experiment.experiment_id.short}, --new starts another"
+    assert saved.startswith(f"checkpoint {experiment.checkpoints[1].commit_id.short} · step 7 · 25 B, 8 B new · ")
 
 
 def test_it_continues_from_what_was_checked_out(shell: Shell, vision: Vision) -> None:
@@ -107,9 +108,29 @@ def test_an_experiment_to_be_continued_can_be_named(shell: Shell, vision: Vision
     assert len(baseline.heads) == 1
 
 
-def test_a_checkpoint_can_be_continued_which_forks(shell: Shell, vision: Vision) -> None:
-    assert shell("checkpoint", "-q", "-e", vision.baseline.ids[0]).code == 0
+def test_a_checkpoint_can_be_continued_which_forks_and_is_told(shell: Shell, vision: Vision) -> None:
+    first = vision.baseline.ids[0]
+    result = shell("checkpoint", "-e", first)
+    assert result.err.splitlines()[0] == (
+        f"continuing {vision.baseline.short} baseline after {first[:7]} (step 0), which forks it, --new starts another"
+    )
     assert len(vision.project.history().experiments[0].heads) == 2
+
+
+def test_what_was_checked_out_is_forked_when_others_went_on_from_it(shell: Shell, vision: Vision) -> None:
+    assert shell("checkout", "-q", "baseline@best").code == 0
+    best = vision.baseline.ids[1][:7]
+    assert f" after {best} (step 1), which forks it, " in shell("checkpoint").err
+    assert len(vision.project.history().experiments[0].heads) == 2
+
+
+def test_a_revision_that_is_none_begins_nothing_in_a_new_folder(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fresh").mkdir()
+    monkeypatch.chdir(tmp_path / "fresh")
+    assert shell("checkpoint", "-q", "-e", "nothing").code == 3
+    assert list((tmp_path / "fresh").iterdir()) == []
 
 
 def test_a_running_experiment_is_not_forked_by_accident(shell: Shell, project: SampleProject) -> None:
@@ -416,7 +437,7 @@ def test_an_interrupted_save_is_told_and_ends_as_stopped(
 
     with monkeypatch.context() as patch:
         patch.setattr("replicate.saving.Save._store_items", interrupt)
-        result = shell("checkpoint")
+        result = shell("checkpoint", "-q")
     assert (result.out, result.err.strip(), result.code) == ("", "error: interrupted", 130)
     warmup = vision.project.history().experiments[1]
     assert [end.status for end in warmup.ends.values()].count("stopped") == 1
@@ -428,7 +449,7 @@ def test_a_bug_is_told_as_one_and_ends_as_failed(shell: Shell, vision: Vision, m
 
     with monkeypatch.context() as patch:
         patch.setattr("replicate.saving.Save._store_items", stumble)
-        result = shell("checkpoint")
+        result = shell("checkpoint", "-q")
     lines = result.err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-3:] == [

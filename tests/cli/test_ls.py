@@ -245,10 +245,23 @@ def test_number_limits_after_sorting(shell: Shell, vision: Vision, flag: str) ->
     assert shell("ls", "-q", "-s", "loss", flag, "1").lines == [vision.baseline.id]
 
 
-@pytest.mark.parametrize("arguments", [("-s", "los"), ("-s", "los-desc"), ("-f", "los != 3")])
-def test_a_name_that_no_experiment_has_is_told(shell: Shell, vision: Vision, arguments: tuple[str, ...]) -> None:
-    result = shell("ls", "-q", *arguments)
+def test_a_filter_by_a_name_that_no_experiment_has_is_told(shell: Shell, vision: Vision) -> None:
+    result = shell("ls", "-q", "-f", "los != 3")
     assert (len(result.lines), result.err) == (2, "no experiment has 'los'\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("los", "did you mean 'loss'?"),
+        ("los-desc", "did you mean 'loss'?"),
+        ("modle-asc", "did you mean 'model'?"),
+        ("xyz", "-s takes a metric, a param, or created; add -desc to turn it round"),
+    ],
+)
+def test_a_sort_by_a_name_that_no_experiment_has_is_refused(shell: Shell, vision: Vision, key: str, hint: str) -> None:
+    name = key.removesuffix("-desc").removesuffix("-asc")
+    shell.fails(2, f"error: cannot sort by '{name}': no experiment has it\nhint: {hint}\n", "ls", "-s", key)
 
 
 def test_a_text_that_is_no_filter_is_refused(shell: Shell, vision: Vision) -> None:

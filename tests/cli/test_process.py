@@ -165,7 +165,7 @@ def interrupt_while_saving(arguments: Sequence[str]) -> tuple[str, int]:
 
 
 def test_an_interrupt_exits_with_130_and_leaves_nothing_half(vision: Vision) -> None:
-    told, code = interrupt_while_saving(["checkpoint", "-m", "loss=1"])
+    told, code = interrupt_while_saving(["checkpoint", "-q", "-m", "loss=1"])
     assert (told.strip(), code) == ("error: interrupted", 130)
     (warmup, _) = json.loads(run("ls", "--json").stdout)
     assert (warmup["num_checkpoints"], warmup["status"], warmup["running"]) == (1, "stopped", False)

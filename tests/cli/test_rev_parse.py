@@ -18,13 +18,21 @@ def test_revisions_are_printed_as_whole_ids_in_order(shell: Shell, vision: Visio
         "baseline@latest~2": first,
         "baseline@latest~3": vision.baseline.id,
         "latest": vision.warmup.ids[0],
-        "best": vision.warmup.ids[0],
         first[:9]: first,
         vision.warmup.id: vision.warmup.id,
         "baseline@best:model.bin": blob_id(b"baseline 1\n").hex(),
     }
     result = shell("rev-parse", *given)
     assert (result.lines, result.err, result.code) == (list(given.values()), "", 0)
+
+
+def test_best_is_that_of_the_newest_experiment_and_a_better_one_is_told(shell: Shell, vision: Vision) -> None:
+    result = shell("rev-parse", "best")
+    assert result.lines == vision.warmup.ids
+    assert result.err == (
+        f"best is that of the newest experiment, {vision.warmup.short} with loss 0.75; "
+        f"{vision.baseline.short} has 0.25\n"
+    )
 
 
 def test_short_prints_seven_digits(shell: Shell, vision: Vision) -> None:
