@@ -347,7 +347,7 @@ def test_a_folder_whose_name_begins_like_the_worktrees_is_outside(
         (3, "path is a int; it must be a path, a list of paths or a mapping"),
         (3.5, "path is a float; it must be a path, a list of paths or a mapping"),
         (True, "path is a bool; it must be a path, a list of paths or a mapping"),
-        ([None], "'a' is mapped to None, which is no path"),
+        ([None], "a path is a NoneType: None"),
         ([3], "a path is a int: 3"),
         ({"a": None}, "'a' is mapped to None, which is no path"),
         ({3: "a"}, "a path is a int: 3"),
