@@ -7,6 +7,7 @@ import html
 import io
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -51,6 +52,7 @@ class Experiment:
         self._reporter = reporter
         self._session = session
         self._on_error = on_error
+        self._lock = threading.Lock()
         commit = history.root.commit
         capture = history.starts[0].capture if history.starts else {}
         user, _, host = commit.author.partition("@")
@@ -200,7 +202,9 @@ class Experiment:
             self._reporter.warn(f"checkpoint not saved: {exc}")
             return InertCheckpoint(step, metrics)
         record = saved.base.record
-        self._history = replace(self._history, checkpoints=(*self._history.checkpoints, record))
+        with self._lock:  # another thread may have saved a later one meanwhile
+            checkpoints = sorted((*self._history.checkpoints, record), key=lambda one: one.commit.seq)
+            self._history = replace(self._history, checkpoints=tuple(checkpoints))
         self._reporter.notice(describe_saved(record, self.primary_metric))
         return Checkpoint(self._repository, record, self._reporter)
 

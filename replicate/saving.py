@@ -317,8 +317,7 @@ class Save:
         listings = selection.listings
         if selection.keeps_rest:
             self._directories.update(base)
-            for folder in listings:
-                self._forget_below(folder, listings[folder])
+            self._forget_gone(listings)
             if not self._trusted:
                 self._list_rest(listings)
             if b"" not in self._directories:
@@ -335,12 +334,14 @@ class Save:
         if len(self._index) > files:
             self._index.keep_only(join(folder, name) for folder, listing in listings.items() for name in listing)
 
-    def _forget_below(self, folder: bytes, listing: Listing) -> None:
-        """Drop the states of subdirectories that the listing of their parent no longer has as such."""
-        for path in [path for path in self._directories if path.startswith(join(folder, b""))]:
-            name = path[len(join(folder, b"")) :].partition(b"/")[0]
-            entry = listing.get(name)
-            if path and (entry is None or entry.mode is not Mode.DIRECTORY):
+    def _forget_gone(self, listings: dict[bytes, Listing]) -> None:
+        """Drop the states of directories that a listing no longer has as such, and of what is below them."""
+        for path in sorted(filter(None, self._directories), key=lambda path: path.count(b"/")):
+            above, _, name = path.rpartition(b"/")
+            listing = listings.get(above)
+            entry = listing.get(name) if listing is not None else None
+            is_gone = listing is not None and (entry is None or entry.mode is not Mode.DIRECTORY)
+            if is_gone or above not in self._directories:
                 del self._directories[path]
 
     def _list_rest(self, listings: dict[bytes, Listing]) -> None:

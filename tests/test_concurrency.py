@@ -36,6 +36,8 @@ if resumed:
 else:
     (own / "model.bin").write_bytes(b"")
     replicate.init(root, name=me, quiet=True)
+print("begun", flush=True)
+sys.stdin.readline()
 for number in range(saves):
     content = f"{me} {number} ".encode() * 20_000
     (own / "model.bin").write_bytes(content)
@@ -48,7 +50,7 @@ for number in range(saves):
 
 
 def save_at_once(project: SampleProject, names: list[str], resumed: str = "") -> dict[str, list[ObjectID]]:
-    """Let processes save into one store, beginning at the same time; return what each says that it saved."""
+    """Let processes begin at the same time, and then save at the same time; return what each says that it saved."""
     processes = {
         name: subprocess.Popen(
             [sys.executable, "-c", _SAVING, str(project.root), name, str(SAVES), resumed],
@@ -59,13 +61,15 @@ def save_at_once(project: SampleProject, names: list[str], resumed: str = "") ->
         )
         for name in names
     }
-    for process in processes.values():
-        assert process.stdout is not None
-        process.stdout.readline()  # it is ready
-    for process in processes.values():
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
+    for word in ("ready", "begun"):
+        for process in processes.values():
+            assert process.stdout is not None
+            if process.stdout.readline() != f"{word}\n":
+                raise AssertionError(process.communicate()[1])
+        for process in processes.values():
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
     saved = {}
     for name, process in processes.items():
         output, errors = process.communicate()

@@ -73,6 +73,17 @@ def test_only_what_changed_is_opened(project: SampleProject, opened: list[str]) 
     assert sorted(os.path.basename(path) for path in opened) == ["f7", "new"]
 
 
+def test_a_named_folder_costs_no_more_than_the_whole_worktree(project: SampleProject) -> None:
+    for number in range(3_000):
+        project.write(f"d/{number}/f", f"{number}")
+    session = project.begin()
+    project.settle()
+    project.save(session, "d")
+    whole = min(project.save(session).duration_ns for _ in range(3))
+    named = min(project.save(session, "d").duration_ns for _ in range(3))
+    assert named < 5 * whole
+
+
 def test_a_file_that_moved_is_read_and_not_stored_again(project: SampleProject) -> None:
     project.write("a", os.urandom(9 * MIB))
     session = project.begin()

@@ -353,6 +353,8 @@ def test_a_folder_whose_name_begins_like_the_worktrees_is_outside(
         ({3: "a"}, "a path is a int: 3"),
         ("", "'' is no path"),
         (["a", ""], "'' is no path"),
+        ({"d": "d", "d/c": "a"}, "'d' and 'd/c' cannot both be saved: one is in the other"),
+        ({"a": "a", "./a": "b"}, "'a' and 'a' cannot both be saved: one is in the other"),
         ("a\0b", "'a\\x00b' is no path"),
         ({".": "a"}, "'.' cannot be replaced: it is the whole worktree"),
         ({"": "a"}, "'' is no path"),

@@ -110,7 +110,7 @@ def _table(experiments: list[Experiment], show_all: bool) -> None:
         tail.append("params that differ are shown, --all shows the rest")
     forks = sum(one.is_forked for one in experiments)
     if forks:
-        tail.append(f"{forks} with a fork, which `replicate log` shows")
+        tail.append(f"{forks} forked, see `replicate log`")
     click.echo(printable(" · ".join(tail)), err=True)
 
 

@@ -47,7 +47,7 @@ def command(as_json: bool, directory: str) -> None:
     if running:
         rows.append(["running", ", ".join(_title(one) for one in running)])
     if head is None:
-        rows.append(["worktree", "not saved yet"])
+        rows.append(["worktree", "not saved or checked out here yet" if history.experiments else "not saved yet"])
     else:
         rows.append(["worktree", label(head), "with changes" if changes else "no changes"])
     echo_table(rows)

@@ -145,8 +145,8 @@ class ObjectIndex:
 
     def pack_bytes(self, pack: ObjectID) -> int:
         """Return the recorded size of a pack, 0 when it is not known."""
-        row = self._run(lambda db: db.execute("SELECT size FROM packs WHERE id = ?", (pack,)).fetchone())
-        return int(row[0]) if row else 0
+        query = "SELECT size FROM packs WHERE id = ?"
+        return self._run(lambda db: sum(int(size) for (size,) in db.execute(query, (pack,))))
 
     def close(self) -> None:
         """Close the file."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from replicate.collection import ExperimentCollection
+from replicate.errors import InvalidInputError
 from replicate.objects.ids import blob_id
 from tests.builders import noise
 from tests.cli.conftest import Ran, Vision
@@ -25,6 +28,7 @@ READING = [
 ]
 NAMING = ("log", "show", "checkout", "cat-file", "ls-tree", "rev-parse")
 reading = pytest.mark.parametrize("arguments", READING, ids=[arguments[0] for arguments in READING])
+VALUES = "pass a number, text, or a list or dict of these"
 ELSEWHERE = "hint: what does not need it stays readable; a copy of the store may have the file whole\n"
 UPGRADE = "hint: upgrade replicate: pip install --upgrade replicate-vc\n"
 
@@ -350,3 +354,69 @@ def test_a_store_that_cannot_be_read_is_told(shell: Shell, vision: Vision) -> No
         shell.fails(6, f"error: cannot list {refs}/: Permission denied\n", "ls")
     finally:
         refs.chmod(0o755)
+
+
+# -- the same from Python: the error says what the command would
+
+
+class Unstorable:
+    """A value of no type that can be stored."""
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message", "hint"),
+    [
+        ({1: 2.0}, "metrics has the name 1, a int; names are text", None),
+        ({"": 2.0}, "metrics has an empty name", None),
+        ({None: 2.0}, "metrics has the name None, a NoneType; names are text", None),
+        ([("loss", 1)], "metrics is a list; it must be a mapping of names to values", None),
+        ("loss=1", "metrics is a str; it must be a mapping of names to values", None),
+        (
+            {"loss": 1 << 64},
+            "metrics['loss'] is 18446744073709551616, which does not fit into 64 bits",
+            "pass it as text",
+        ),
+        ({"loss": b"1"}, "metrics['loss'] is a builtins.bytes, which cannot be stored", VALUES),
+        ({"a": [0, 1j]}, "metrics['a'][1] is a builtins.complex, which cannot be stored", VALUES),
+        ({"a": {"b": object}}, "metrics['a']['b'] is a builtins.type, which cannot be stored", VALUES),
+        ({"a": Unstorable()}, f"metrics['a'] is a {__name__}.Unstorable, which cannot be stored", VALUES),
+        ({"a": {2: 1}}, "metrics['a'] has the name 2, a int; names are text", None),
+    ],
+)
+def test_a_metric_of_a_wrong_type_is_refused_and_nothing_saved(
+    vision: Vision, metrics: Any, message: str, hint: str | None
+) -> None:
+    session = vision.project.resume()
+    with pytest.raises(InvalidInputError) as caught:
+        vision.project.save(session, step=11, metrics=metrics)
+    session.end("finished")
+    assert (caught.value.message, caught.value.hint, caught.value.exit_code) == (message, hint, 2)
+    assert len(vision.project.history().experiments[-1].checkpoints) == 1
+
+
+@pytest.mark.parametrize(
+    ("primary", "message", "hint"),
+    [
+        (("f1", "maximize"), "primary metric 'f1' is not in metrics (given: loss, acc)", None),
+        (("loss", "min"), "the goal of primary metric 'loss' is 'min'; it must be minimize or maximize", None),
+        ("loss", "primary_metric is 'loss'; it must be (name, goal)", 'for example ("loss", "minimize")'),
+        (("loss",), "primary_metric is ('loss',); it must be (name, goal)", 'for example ("loss", "minimize")'),
+        ((1, 2), "primary_metric is (1, 2); it must be (name, goal)", 'for example ("loss", "minimize")'),
+    ],
+)
+def test_a_primary_metric_that_is_none_is_refused(vision: Vision, primary: Any, message: str, hint: str | None) -> None:
+    session = vision.project.resume()
+    with pytest.raises(InvalidInputError) as caught:
+        vision.project.save(session, metrics={"loss": 1.0, "acc": 0.5}, primary_metric=primary)
+    session.end("finished")
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_a_checkpoint_is_no_experiment_in_python_either(vision: Vision) -> None:
+    checkpoint = vision.baseline.ids[0][:8]
+    with pytest.raises(InvalidInputError) as caught:
+        ExperimentCollection(vision.project.root).get(checkpoint)
+    assert str(caught.value) == (
+        f"{checkpoint} is a checkpoint (step 0) where an experiment is expected "
+        f"(hint: its experiment is {vision.baseline.short})"
+    )

@@ -109,7 +109,7 @@ def test_host_and_user_are_shown_when_there_are_several(shell: Shell, project: S
 
 def test_a_fork_is_told_of(shell: Shell, vision: Vision) -> None:
     assert shell("checkpoint", "-q", "-e", vision.baseline.ids[0]).code == 0
-    assert shell("ls").err.endswith("· 1 with a fork, which `replicate log` shows\n")
+    assert shell("ls").err.endswith(" · 1 forked, see `replicate log`\n")
 
 
 def test_names_in_wide_characters_keep_the_columns_in_line(shell: Shell, project: SampleProject) -> None:

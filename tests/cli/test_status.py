@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,19 @@ def test_a_project_without_a_save_says_so(shell: Shell, project: SampleProject) 
     result = shell("status")
     assert result.lines == ["repository  .replicate     0 experiments", "worktree    not saved yet"]
     assert not (project.root / ".replicate").exists()
+
+
+def test_a_store_that_was_copied_holds_nothing_of_this_worktree_yet(
+    shell: Shell, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(vision.project.root, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert shell("status").lines == [
+        "repository  .replicate                         2 experiments",
+        "worktree    not saved or checked out here yet",
+    ]
+    assert shell("checkout", "-q", "latest").code == 0
+    assert shell("status").lines[1].endswith(" (step 10)  no changes")
 
 
 def test_an_experiment_that_has_only_begun_shows_its_start(shell: Shell, project: SampleProject) -> None:

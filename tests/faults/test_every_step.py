@@ -59,8 +59,10 @@ def test_a_stop_at_any_operation_loses_nothing_that_was_saved(tmp_path: Path, mo
             shutil.rmtree(folder)  # what reads leaves no other store behind than a stop before it
             continue
         kept = SampleProject(project.root, host=HASTY)
-        bare = copy_without_caches(project, folder / "bare" / "project")
-        for again in (bare, kept):
+        projects = [kept]
+        if faults.operations[-1][0] == "put":  # without caches a stop at a read is one at the next put
+            projects.insert(0, copy_without_caches(project, folder / "bare" / "project"))
+        for again in projects:
             check_listed(again, scenario.models, scenario.returned)
             told_of_damage(again, faults)
             check_next_saves(again, resume=again is kept)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from replicate.errors import ReplicateError
+from replicate.errors import CorruptionError, ReplicateError
 from replicate.objects.codecs import Encoding
 from replicate.objects.ids import Kind, object_id
 from replicate.objects.locator import FrameRef, Locator
 from replicate.objects.model import Commit, Mode, TreeEntry, commit_id, encode_commit, encode_tree
 from replicate.refs import RefStore
-from replicate.transport import MemoryTransport
+from replicate.repository import Repository
+from replicate.transport import LocalTransport, MemoryTransport
 from tests.builders import (
     SESSION,
     Frame,
@@ -24,6 +25,7 @@ from tests.builders import (
     zstd_frame,
 )
 from tests.hostile.readers import Altered, check_outcome, keys_of, read_everything
+from tests.projects import SampleProject
 
 
 def saved_store(folder: Path) -> dict[str, bytes]:
@@ -99,6 +101,19 @@ def test_every_flipped_bit_gives_the_right_bytes_or_an_error(
             flipped[bit // 8] ^= 1 << bit % 8
             told += check_outcome(read_everything(Altered(keys, key, bytes(flipped))), right) > 0
     assert told > sum(map(len, keys.values())) * 8 // 2  # footers and headers of packs are not read when restoring
+
+
+def test_every_flipped_bit_of_the_marker_is_told(tmp_path: Path) -> None:
+    project = SampleProject(tmp_path / "project")
+    project.write("a", b"1")
+    project.save(project.begin())
+    keys = keys_of(LocalTransport(project.store))
+    marker = keys["ctl/v1"]
+    for bit in range(len(marker) * 8):
+        flipped = bytearray(marker)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CorruptionError, match="ctl/v1 is damaged: not the marker of a store"):
+            Repository(project.config, project.host, project.events, Altered(keys, "ctl/v1", bytes(flipped)))
 
 
 @pytest.mark.parametrize("make", STORES)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from replicate.objects.ids import Kind, ObjectID, blob_id
 from replicate.objects.index import ObjectIndex
@@ -19,12 +21,17 @@ PACK = build_pack([Frame(ABC), Frame(DE)])
 
 
 class Listings(MemoryTransport):
-    """Counts listings and whole reads."""
+    """Counts listings, whole reads and puts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.listed: list[str] = []
         self.whole = 0
+        self.puts: list[str] = []
+
+    def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
+        self.puts.append(key)
+        super().put(key, data, replace=replace)
 
     def list(self, prefix: str) -> Iterator[KeyInfo]:
         self.listed.append(prefix)
@@ -192,6 +199,21 @@ def test_in_this_boot_a_pack_that_was_not_synced_is_relied_on(index: ObjectIndex
     assert transport.whole == 0
 
 
+def test_where_saves_are_durable_a_pack_that_was_not_synced_is_verified_and_synced_once(
+    index: ObjectIndex, path: str, transport: Listings
+) -> None:
+    add(index, durable=False)
+    index.close()
+    careful = ObjectIndex(path, transport, "boot 1", durable=True)
+    assert len(careful.find(blob_id(ABC))) == 1
+    assert transport.puts == [PACK.key] * 2  # when it was written, and now
+    read = transport.whole
+    careful.begin_save()
+    assert len(careful.find(blob_id(ABC))) == 1
+    assert (len(transport.puts), transport.whole) == (2, read)
+    careful.close()
+
+
 @pytest.mark.parametrize("boot", ["boot 2", ""])
 def test_after_a_boot_a_pack_that_was_not_synced_is_verified_first(
     index: ObjectIndex, path: str, transport: Listings, boot: str
@@ -342,6 +364,30 @@ def test_a_corrupt_file_is_dropped_and_rebuilt(index: ObjectIndex, path: str, tr
     once_more = ObjectIndex(path, transport, "boot 1")
     assert once_more.find(blob_id(ABC)) == places(PACK, blob_id(ABC))
     once_more.close()
+
+
+@given(st.lists(st.integers(0, (1 << 31) - 1), min_size=1, max_size=3))
+def test_a_flipped_bit_of_the_file_never_gives_a_wrong_place(
+    tmp_path_factory: pytest.TempPathFactory, flips: list[int]
+) -> None:
+    path = str(tmp_path_factory.mktemp("index") / "objects.db")
+    transport = MemoryTransport()
+    transport.put(PACK.key, PACK.data)
+    index = ObjectIndex(path, transport, "boot 1")
+    add(index)
+    index.close()
+    data = bytearray(Path(path).read_bytes())
+    for flip in flips:
+        data[flip // 8 % len(data)] ^= 1 << flip % 8
+    Path(path).write_bytes(data)
+    index.begin_save()
+    for wanted in (blob_id(ABC), blob_id(DE)):
+        assert [place.entry for place in index.find(wanted)] in ([], [places(PACK, wanted)[0].entry])
+        index.find_prefix(wanted.hex()[:4])
+    index.is_sound(PACK.pack_id)
+    index.pack_bytes(PACK.pack_id)
+    index.refresh()
+    index.close()
 
 
 def test_a_file_that_is_corrupted_while_it_is_open_is_rebuilt(

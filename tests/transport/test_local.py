@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import shutil
 import stat
@@ -264,6 +266,48 @@ def test_short_writes_are_continued(transport: LocalTransport, monkeypatch: pyte
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
     transport.put("packs/aa/one", DATA)
     assert transport.get("packs/aa/one") == DATA
+
+
+@pytest.mark.parametrize("size", [(4 << 20) - 1, 4 << 20, (4 << 20) + 1, (5 << 20) + 4_095])
+@pytest.mark.parametrize("offset", [0, 1, 512])
+def test_large_data_is_written_whole_whatever_its_size_and_its_place_in_memory(
+    transport: LocalTransport, size: int, offset: int
+) -> None:
+    memory = mmap.mmap(-1, size + offset)
+    for at in range(0, size + offset, 4_000):
+        memory[at : at + 4] = at.to_bytes(4, "little")[: len(memory) - at]
+    with memoryview(memory) as whole, whole[offset:] as view:
+        transport.put("packs/aa/one", view)
+        assert transport.get("packs/aa/one") == view
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="the page cache cannot be passed by here")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_where_the_page_cache_cannot_be_passed_by_it_is_used(
+    transport: LocalTransport, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = os.write
+    direct = 0
+
+    def write(fd: int, data: memoryview) -> int:
+        nonlocal direct
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            direct += 1
+            if direct > 1:
+                raise OSError(number, os.strerror(number))
+            return real(fd, data[:4_096])
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    data = os.urandom(4_096) + bytes(5 << 20)
+    transport.put("packs/aa/one", mapped(data))
+    assert transport.get("packs/aa/one") == data
+
+
+def mapped(data: bytes) -> memoryview:
+    memory = mmap.mmap(-1, len(data))
+    memory[:] = data
+    return memoryview(memory)
 
 
 def test_leftovers_of_a_killed_writer_are_neither_listed_nor_in_the_way(transport: LocalTransport, store: Path) -> None:
