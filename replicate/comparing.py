@@ -28,7 +28,7 @@ class Change:
 def compare_worktree(repository: Repository, record: CommitRecord) -> list[Change]:
     """Return the paths in which the worktree differs from a commit, sorted; ignored files do not count.
 
-    Files that the index vouches for are not opened; what had to be read is remembered in it.
+    Files that the index vouches for are not opened.
     """
     root = repository.project.root
     scan = Scanner(root, repository.excluded_paths(root)).scan()
@@ -46,11 +46,11 @@ def compare_worktree(repository: Repository, record: CommitRecord) -> list[Chang
                     changes.append(Change("A", path))
             elif not _is_same(os.path.join(os.fsencode(root), path), path, mode, stat, entry, index):
                 changes.append(Change("M", path))
+    filled = {path.rpartition(b"/")[0] for path in saved}
     for path, entry in saved.items():
         if path not in present:  # deleted, or saved by name although it is ignored
-            full = os.path.join(os.fsencode(root), path)
-            letter = _compare_hidden(full, path, entry, index)
-            if letter is not None:
+            letter = _compare_hidden(os.path.join(os.fsencode(root), path), path, entry, index)
+            if letter is not None and (letter != "D" or path not in filled):  # of a folder, its files are listed
                 changes.append(Change(letter, path))
     return sorted(changes, key=lambda change: change.path)
 
@@ -60,7 +60,9 @@ def _compare_hidden(full: bytes, path: bytes, entry: TreeEntry, index: Index) ->
     try:
         info = os.lstat(full)
     except (FileNotFoundError, NotADirectoryError):
-        return "D" if entry.mode is not Mode.DIRECTORY or entry.size_bytes == 0 else None
+        return "D"
+    except OSError:  # its folder may not be looked into
+        return "M"
     mode = mode_of(info)
     return None if mode is not None and _is_same(full, path, mode, info, entry, index) else "M"
 

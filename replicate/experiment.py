@@ -197,7 +197,7 @@ class Experiment:
         try:
             saved = self._session.checkpoint(selection, step, metrics, primary_metric)
         except StorageError as exc:
-            if self._on_error == "raise":
+            if self._on_error == "raise" and exception is None:
                 raise
             self._reporter.warn(f"checkpoint not saved: {exc}")
             return InertCheckpoint(step, metrics)

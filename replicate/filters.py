@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 
 _FILTER = re.compile(r"\s*(?P<name>[^=!<>]*[^=!<>\s])\s*(?P<op><=|>=|!=|==?|<|>)\s*(?P<value>.*\S)\s*", re.DOTALL)
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?|nan", re.IGNORECASE)
 _FIELDS: dict[str, Callable[[Experiment], Any]] = {
     "created": lambda one: one.created.timestamp(),
     "started": lambda one: one.created.timestamp(),
@@ -51,6 +54,8 @@ class Filter:
             raise InvalidInputError(
                 f"{text!r} is no filter: it holds several conditions", hint="repeat -f; all must hold"
             )
+        if name == "tag" and operator not in ("=", "!="):
+            raise InvalidInputError(f"{text!r} is no filter: an experiment has a tag or not", hint='write "tag = NAME"')
         return cls(name, operator, _parse_date(value) if name in ("created", "started") else parse_value(value))
 
     def matches(self, experiment: Experiment) -> bool:
@@ -60,7 +65,7 @@ class Filter:
         found = value_of(experiment, self.name)
         if self.operator in ("=", "!="):
             return _equal(found, self.value) == (self.operator == "=")
-        if found is None or self.value is None:
+        if found is None or self.value is None or _is_nan(found) or _is_nan(self.value):
             return False
         left, right = _comparable(found), _comparable(self.value)
         if left[0] != right[0]:
@@ -83,8 +88,9 @@ def sort_experiments(experiments: Sequence[Experiment], key: str) -> list[Experi
     name, _, direction = key.rpartition("-")
     if direction not in ("asc", "desc") or not name:
         name, direction = key, "asc"
-    known = [(value, one) for one in experiments if (value := value_of(one, name)) is not None]
-    missing = [one for one in experiments if value_of(one, name) is None]
+    values = [(value_of(one, name), one) for one in experiments]
+    known = [(value, one) for value, one in values if value is not None and not _is_nan(value)]
+    missing = [one for value, one in values if value is None or _is_nan(value)]
     known.sort(key=lambda pair: _comparable(pair[0]), reverse=direction == "desc")
     return [one for _, one in known] + missing
 
@@ -96,11 +102,10 @@ def parse_value(text: str) -> Any:
         return None
     if lowered in ("true", "false"):
         return lowered == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
     if len(text) > 1 and text[0] == text[-1] == "'":
         return text[1:-1]
     if text[:1] in ("{", "[", '"'):
@@ -119,7 +124,13 @@ def _parse_date(text: str) -> float:
     return time.timestamp()
 
 
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _equal(left: Any, right: Any) -> bool:
+    if _is_nan(left) or _is_nan(right):
+        return _is_nan(left) and _is_nan(right)
     if isinstance(left, bool) or isinstance(right, bool) or left is None or right is None:
         return left is right
     if isinstance(left, int | float) and isinstance(right, int | float):
@@ -132,5 +143,5 @@ def _comparable(value: Any) -> tuple[int, Any]:
     if isinstance(value, bool):
         return 0, float(value)
     if isinstance(value, int | float):
-        return (0, value) if value == value else (0, float("inf"))
+        return 0, value
     return 1, value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -177,7 +177,7 @@ class Repository:
         try:
             with open(self._worktree_path("head"), encoding="ascii") as file:
                 name = RecordName.parse(file.read().strip())
-        except (FileNotFoundError, UnicodeDecodeError, CorruptionError):
+        except (OSError, UnicodeDecodeError, CorruptionError):
             return None
         record = self.refs.find(name)
         return record if isinstance(record, CommitRecord) else None

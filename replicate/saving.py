@@ -74,6 +74,7 @@ class Save:
         self._base = base
         self._reporter = reporter
         self._trusted = False
+        self._new_bytes = 0
         self._before: tuple[bytes | None, dict[bytes, ObjectID]] = (None, {})
         self._clock = WorktreeClock(repository.host, repository.project.root, repository.local_path("tmp"))
         self._unstable: list[bytes] = []
@@ -113,6 +114,7 @@ class Save:
                 self._writer.flush()
                 root = self._build(selection)
                 self._index.save()
+                self._new_bytes = self._writer.new_bytes
                 extra(self._writer)
                 commit = make_commit(
                     root.tree, PathList.of([*self._unstable, *self._grown]), PathList.of(self._skipped)
@@ -122,7 +124,7 @@ class Save:
             self._writer.close()
         self._warn()
         base = Base(record, stored, self._directories)
-        return Saved(base, root.files, root.size_bytes, self._writer.new_bytes, record.duration_ns)
+        return Saved(base, root.files, root.size_bytes, self._new_bytes, record.duration_ns)
 
     def _is_base_sound(self) -> bool:
         """Tell whether every pack of the base may be relied on; a dedup index that was lost meanwhile is rebuilt."""
@@ -148,7 +150,7 @@ class Save:
             "locator": stored.locator.encode(),
             "files": root.files,
             "bytes": root.size_bytes,
-            "new_bytes": self._writer.new_bytes,
+            "new_bytes": self._new_bytes,
             "duration": self._host.monotonic_ns() - started,
         }
         record = self._repository.refs.publish(

@@ -100,7 +100,6 @@ def test_of_a_deleted_folder_its_files_are_told(saved: Compared) -> None:
     assert saved.changes == [("D", "data/deep/b.txt")]
 
 
-@pytest.mark.xfail(reason="a folder whose files are all empty counts as an empty folder", strict=True)
 def test_of_a_deleted_folder_with_an_empty_file_the_file_is_told(tmp_path: Path) -> None:
     project = SampleProject(tmp_path / "project")
     path = project.write("folder/empty.txt")
@@ -170,7 +169,6 @@ def test_a_file_that_cannot_be_read_is_taken_as_modified(saved: Compared, monkey
     assert ("M", "train.py") in saved.changes
 
 
-@pytest.mark.xfail(reason="only a path that is gone is expected to fail", strict=True)
 def test_a_saved_path_that_cannot_be_looked_at_is_taken_as_modified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from replicate.objects.cutting import MAX_PIECE_BYTES
 from replicate.worktree.ignore import IGNORE_FILE, is_built_in, is_environment, is_secret
-from tests.projects import SampleProject, read_folder
+from tests.projects import Content, SampleProject, read_folder
 
 KIB = 1 << 10
 BORDERS = [0, 1, 64 * KIB, 1 << 20, MAX_PIECE_BYTES, 2 * MAX_PIECE_BYTES]
@@ -137,6 +138,40 @@ def test_an_exact_checkout_leaves_nothing_of_what_was_there(
     if not stands_in_the_way:
         project.restore(root, project.root, exact=True)
         assert read_folder(project.root) == before
+    shutil.rmtree(place)
+
+
+def replaced(before: dict[bytes, Content], now: dict[bytes, Content], named: Iterable[bytes]) -> dict[bytes, Content]:
+    """Return what a save of some named paths holds: the last save, with these as they are now."""
+    found = dict(before)
+    for path in named:
+        found = {one: entry for one, entry in found.items() if one != path and not one.startswith(path + b"/")}
+        names = path.split(b"/")
+        for depth in range(1, len(names)):
+            found[b"/".join(names[:depth])] = ("folder", b"")
+        found |= {one: entry for one, entry in now.items() if one == path or one.startswith(path + b"/")}
+    return found
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(first=FOLDERS, second=FOLDERS, data=st.data())
+def test_named_paths_replace_exactly_their_entries(
+    tmp_path_factory: pytest.TempPathFactory, first: Folder, second: Folder, data: st.DataObject
+) -> None:
+    place = tmp_path_factory.mktemp("named")
+    project = SampleProject(place / "w")
+    write_folder(os.fsencode(project.root), first)
+    session = project.begin()
+    wanted = read_folder(project.root)
+    clear(project.root)
+    write_folder(os.fsencode(project.root), second)
+    now = read_folder(project.root)
+    for number in range(2 if now else 0):
+        named = data.draw(st.lists(st.sampled_from(sorted(now)), min_size=1, max_size=3))
+        wanted = replaced(wanted, now, named)
+        saved = project.save(session, named)
+        project.restore(saved, place / f"out-{number}")
+        assert read_folder(place / f"out-{number}") == wanted
     shutil.rmtree(place)
 
 
