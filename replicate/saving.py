@@ -110,7 +110,7 @@ class Save:
                 self._repository.index.begin_save()
                 self._trusted = self._is_base_sound()
                 selection = self._select(named)
-                self._store_items(selection.listings)
+                self._store_items(selection)
                 self._writer.flush()
                 root = self._build(selection)
                 self._index.save()
@@ -184,11 +184,14 @@ class Save:
 
     # -- storing -------------------------------------------------------------------------------------------------
 
-    def _store_items(self, listings: dict[bytes, Listing]) -> None:
+    def _store_items(self, selection: Selection) -> None:
         """Give every item of the listings its object, reading what nothing vouches for."""
+        listings = selection.listings
         read_at, grain = self._clock.read()
         waiting: list[Item] = []
         for folder, listing in listings.items():
+            if folder in selection.kept:
+                continue
             for name, item in listing.items():
                 if isinstance(item, TreeEntry):
                     if not self._trusted:
@@ -325,10 +328,22 @@ class Save:
             if b"" not in self._directories:
                 listings.setdefault(b"", {})
         for folder in sorted(listings, key=lambda path: path.count(b"/") + bool(path), reverse=True):
-            self._directories[folder] = self._build_directory(folder, listings[folder], base.get(folder))
+            before = base.get(folder)
+            if folder in selection.kept and before is not None and self._is_as_before(folder, before):
+                self._directories[folder] = before
+            else:
+                self._directories[folder] = self._build_directory(folder, listings[folder], before)
         if not selection.keeps_rest:
             self._forget_index(listings)
         return self._directories[b""]
+
+    def _is_as_before(self, folder: bytes, before: DirectoryState) -> bool:
+        """Tell whether the folders in a directory, which are built already, are the same as in the base."""
+        return all(
+            self._directories[join(folder, entry.name)].tree == entry.object_id
+            for entry in before.entries
+            if entry.mode is Mode.DIRECTORY
+        )
 
     def _forget_index(self, listings: dict[bytes, Listing]) -> None:
         """Drop what the index knows of files that are gone, when it knows more files than there are."""

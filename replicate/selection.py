@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicate.base import MAX_NESTING, Base
 from replicate.errors import InvalidInputError, StorageError
@@ -65,6 +65,7 @@ class Selection:
         keeps_rest: Whether directories of the base that are not listed stay as they are.
         unreadable: Directories that could not be listed, with the reason.
         special, secrets: Paths left out, being devices and the like, or because their names mean secrets.
+        kept: Listed directories whose every entry is the base's; only what is in their folders may differ.
     """
 
     listings: dict[bytes, Listing]
@@ -72,6 +73,7 @@ class Selection:
     unreadable: dict[bytes, str]
     special: list[bytes]
     secrets: list[bytes]
+    kept: set[bytes] = field(default_factory=set)
 
 
 def select_worktree(repository: Repository, index: Index, base: Base | None) -> Selection:
@@ -91,6 +93,7 @@ def select_worktree(repository: Repository, index: Index, base: Base | None) -> 
         before = {entry.name: entry for entry in state.entries} if state else {}
         prefix = folder + b"/" if folder else b""
         listing: Listing = {}
+        is_kept = len(before) == len(entries) and state is not None
         for name, (mode, info) in entries.items():
             entry = before.get(name)
             path = prefix + name
@@ -102,7 +105,10 @@ def select_worktree(repository: Repository, index: Index, base: Base | None) -> 
                     listing[name] = entry
                     continue
             listing[name] = Item(path, mode, Stat.of(info), top + path, path, False)
+            is_kept = False
         selection.listings[folder] = listing
+        if is_kept:
+            selection.kept.add(folder)
     return selection
 
 

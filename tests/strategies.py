@@ -76,12 +76,12 @@ def commits(draw: st.DrawFn) -> Commit:
     if draw(st.booleans()):
         return Commit(
             **common,
-            parents=tuple(draw(st.lists(ids, max_size=1))),
+            parents=tuple(draw(st.lists(ids, max_size=2))),
             nonce=draw(st.binary(min_size=16, max_size=16)),
             params=draw(value_maps),
             command=draw(texts),
             name=draw(st.none() | texts),
-            tags=tuple(sorted(draw(st.lists(texts, max_size=3)))),
+            tags=tuple(sorted(draw(st.sets(texts, max_size=3)))),
         )
     return Commit(
         **common,

@@ -169,6 +169,8 @@ def test_a_commit_has_the_encoding_of_its_vector_and_comes_back(case: Case) -> N
     assert matches(encode_commit(commit), case)
     assert commit_id(data).hex() == case["id"]
     value = untag(case["value"])
+    for key in ("experiment", "seq", "step", "metrics") if commit.is_root else ("params", "nonce", "tags"):
+        assert repr(commit.extra.get(key)) == repr(value.pop(key, None))  # of the other kind, and kept
     assert (commit.tree, commit.author, commit.time_ns) == (value["tree"], value["author"], value["time"])
     assert list(commit.parents) == value["parents"]
     assert commit.experiment == value.get("experiment")

@@ -12,7 +12,6 @@ from replicate.objects import canonical
 from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, zstd
 from replicate.objects.ids import ID_BYTES, Kind, ObjectID, object_id
 from replicate.objects.pack import (
-    ENTRY,
     FRAME,
     MAX_PACK_BYTES,
     Entry,
@@ -25,7 +24,6 @@ from replicate.objects.pack import (
 from replicate.transport import Transport
 
 MAX_OLDER = 16
-MAX_LOCATED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +72,7 @@ class Locator:
     spread: int = 0
 
     def encode(self) -> bytes:
-        """Return the canonical map of SPEC §8; `InvalidInputError` when it holds more objects than a reader accepts."""
-        if len(self.own) + len(self.places) > MAX_LOCATED:
-            count = len(self.own) + len(self.places)
-            raise InvalidInputError(f"a commit of {count:,} objects is too large; at most {MAX_LOCATED:,} can be saved")
+        """Return the canonical map of SPEC §8; `InvalidInputError` when it is larger than a reader accepts."""
         by_pack: dict[bytes, list[Entry]] = defaultdict(list)
         sizes: dict[bytes, int] = {}
         for place in self.places:
@@ -87,7 +82,7 @@ class Locator:
             by_pack[b""] = list(self.own)
         packs = [[pack, sizes.get(pack, 0), encode_entries(by_pack[pack])] for pack in sorted(by_pack)]
         spread = {"spread": self.spread} if self.spread else {}
-        return canonical.encode(
+        data = canonical.encode(
             {
                 **spread,
                 "v": 1,
@@ -97,6 +92,10 @@ class Locator:
                 "whole": self.whole,
             }
         )
+        if len(data) > MAX_RAW_BYTES:
+            count = len(self.own) + len(self.places)
+            raise InvalidInputError(f"a commit of {count:,} objects is too large to be saved")
+        return data
 
     @classmethod
     def decode(cls, data: bytes, holder: ObjectID, holder_bytes: int, where: str) -> Locator:
@@ -129,8 +128,6 @@ class Locator:
             if previous is not None and pack <= previous:
                 raise damaged("its packs are not in order")
             previous = pack
-            if len(places) + len(table) // ENTRY.size > MAX_LOCATED:
-                raise damaged(f"it locates more than {MAX_LOCATED:,} objects")
             name, size = (ObjectID(pack), size) if pack else (holder, holder_bytes)
             limit = size if 0 < size <= MAX_PACK_BYTES else MAX_PACK_BYTES
             places += [Place(name, size, entry) for entry in decode_entries(table, where, limit=limit)]

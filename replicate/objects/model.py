@@ -18,6 +18,7 @@ MAX_OBJECT_BYTES = 64 << 20
 MAX_COMMIT_BYTES = 48 << 10
 MAX_NAME_BYTES = 255
 MAX_LINK_BYTES = 4_095
+MAX_SIZE_BYTES = (1 << 63) - 1
 MAX_LISTED_PATHS = 100
 MAX_LISTED_BYTES = 8 << 10
 
@@ -111,8 +112,10 @@ def decode_tree(data: bytes, where: str) -> list[TreeEntry]:
             raise damaged(f"name {name!r} is not allowed here")
         if type(mode) is not int or not 0 <= mode < len(_MODES):
             raise damaged(f"mode {mode!r} of {name!r} is not known")
-        if type(size) is not int or size < 0 or type(digest) is not bytes or len(digest) != ID_BYTES:
-            raise damaged(f"size or id of {name!r} is not valid")
+        if type(size) is not int or not 0 <= size <= MAX_SIZE_BYTES:
+            raise damaged(f"size {size!r} of {name!r} is not valid")
+        if type(digest) is not bytes or len(digest) != ID_BYTES:
+            raise damaged(f"the id of {name!r} is not valid")
         if mode == Mode.SYMLINK and not 1 <= size <= MAX_LINK_BYTES:
             raise damaged(f"the link {name!r} has a target of {size} bytes")
         previous = name
@@ -192,7 +195,7 @@ def encode_commit(commit: Commit) -> bytes:
         if commit.name is not None:
             fields["name"] = commit.name
         if commit.tags:
-            fields["tags"] = sorted(commit.tags)
+            fields["tags"] = sorted(set(commit.tags))
     else:
         fields |= {"experiment": commit.experiment, "seq": commit.seq, "metrics": dict(commit.metrics)}
         if commit.step is not None:
@@ -239,11 +242,11 @@ class _CommitFields:
         """Return the root that this is."""
         common = self._common(_ROOT_KEYS)
         nonce: bytes = self._get("nonce", bytes)
-        if len(nonce) != 16 or len(common["parents"]) > 1:
-            raise self.damaged("a root has a nonce of 16 bytes and at most one parent")
+        if len(nonce) != 16:
+            raise self.damaged("a root has a nonce of 16 bytes")
         tags = self._texts("tags") if "tags" in self._fields else ()
-        if list(tags) != sorted(tags):
-            raise self.damaged("tags are not sorted")
+        if list(tags) != sorted(set(tags)):
+            raise self.damaged("tags are not sorted, or repeated")
         return Commit(
             **common,
             nonce=nonce,

@@ -127,22 +127,19 @@ class Checkout:
         Raises:
             PathNotFoundError: The tree has no such path.
             WorktreeModifiedError: Bytes that are in no commit would be lost.
+            StorageError: The target cannot be looked at.
             ConflictError: A folder or a device stands where a file is wanted.
         """
         plan = Plan(self._wanted(tree, list(paths)))
         self._check_collisions(plan.wanted)
         lost: list[bytes] = []
-        cleared: set[bytes] = set()  # folders that are no folders now: what seems to lie in them lies elsewhere
-        for path, entry in plan.wanted.items():
-            if cleared and path.rpartition(b"/")[0] in cleared:
-                if entry.mode is Mode.DIRECTORY:
-                    cleared.add(path)
-                else:
-                    plan.writes.append(path)
-            elif self._compare(path, entry, plan, lost):
-                cleared.add(path)
-        if extras is not None:
-            self._find_extras(extras, plan, lost)
+        try:
+            self._compare_all(plan, lost)
+            if extras is not None:
+                self._find_extras(extras, plan, lost)
+        except OSError as exc:
+            name = os.fsdecode(exc.filename or self._target)
+            raise StorageError(f"cannot look at {name[:200]}: {exc.strerror or exc}", operation="read") from exc
         if lost and not force:
             raise self._modified(lost)
         return plan
@@ -226,6 +223,17 @@ class Checkout:
             )
         finally:
             os.unlink(probe)
+
+    def _compare_all(self, plan: Plan, lost: list[bytes]) -> None:
+        cleared: set[bytes] = set()  # folders that are no folders now: what seems to lie in them lies elsewhere
+        for path, entry in plan.wanted.items():
+            if cleared and path.rpartition(b"/")[0] in cleared:
+                if entry.mode is Mode.DIRECTORY:
+                    cleared.add(path)
+                else:
+                    plan.writes.append(path)
+            elif self._compare(path, entry, plan, lost):
+                cleared.add(path)
 
     def _compare(self, path: bytes, entry: TreeEntry, plan: Plan, lost: list[bytes]) -> bool:
         """Note what has to be done for one wanted path, and whether unsaved bytes would be lost by it.

@@ -28,6 +28,7 @@ _SECRETS = (
     *(".aws", ".ssh", ".gcloud", "credentials*.json", ".git-credentials"),
 )
 _SECRET = re.compile("|".join(fnmatch.translate(pattern) for pattern in _SECRETS).encode())
+_MOST_NAMES = 200_000
 _TEMPORARY_PREFIX = b".replicate-tmp-"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -40,6 +41,16 @@ def is_secret(name: bytes) -> bool:
 def is_built_in(name: bytes) -> bool:
     """Tell whether a name is never saved because of what it is: version control, caches, our own temporary files."""
     return name in _BUILT_IN or name.startswith(_TEMPORARY_PREFIX)
+
+
+ORDINARY_NAMES: set[bytes] = set()
+"""Names that were found to be neither built in nor secret: a scan of many files asks for each again and again."""
+
+
+def remember_ordinary(name: bytes) -> None:
+    """Remember that a name is neither built in nor secret."""
+    if len(ORDINARY_NAMES) < _MOST_NAMES:
+        ORDINARY_NAMES.add(name)
 
 
 def is_store(names: Iterable[bytes]) -> bool:

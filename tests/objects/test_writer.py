@@ -589,10 +589,10 @@ def test_what_a_save_should_keep_but_is_nowhere_is_told(store: SmallStore) -> No
 def test_a_commit_of_too_many_objects_is_refused_before_it_is_published(
     store: SmallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locator_module, "MAX_LOCATED", 10)
+    monkeypatch.setattr(locator_module, "MAX_RAW_BYTES", 600)
     with pytest.raises(InvalidInputError) as caught:
         store.save({f"{number}": b"%d" % number for number in range(9)})
-    assert str(caught.value) == "a commit of 11 objects is too large; at most 10 can be saved"
+    assert str(caught.value) == "a commit of 11 objects is too large to be saved"
     assert list(store.transport.list("refs/")) == []
     store.save({f"{number}": b"%d" % number for number in range(8)})
 

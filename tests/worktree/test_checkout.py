@@ -302,6 +302,20 @@ def test_a_target_that_is_a_file_is_refused(project: SampleProject, target: Path
     assert target.read_text() == "x"
 
 
+def test_a_target_below_which_paths_are_too_long_is_refused_and_nothing_is_written(
+    project: SampleProject, target: Path
+) -> None:
+    project.write("/".join(["d" * 200] * 12), "1")
+    saved = saved_once(project)
+    deep = target / "/".join(["t" * 200] * 10)
+    deep.mkdir(parents=True)
+    with pytest.raises(StorageError) as raised:
+        project.restore(saved, deep)
+    assert raised.value.message.startswith(f"cannot look at {target}/ttt")
+    assert raised.value.message.endswith(": File name too long")
+    assert list(deep.iterdir()) == []
+
+
 # -- files where folders are wanted, and the reverse ----------------------------------------------------------------
 
 

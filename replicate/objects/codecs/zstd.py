@@ -55,6 +55,8 @@ def decompress(payload: Buffer, raw_length: int, where: str, dictionary: Buffer 
         parameters = zstandard.get_frame_parameters(payload)
         if parameters.content_size != raw_length:
             raise damaged("its zstd frame is of another length")
+        if parameters.dict_id:
+            raise damaged("its zstd frame wants a dictionary")
         if parameters.window_size > MAX_WINDOW_BYTES:
             raise damaged("its zstd frame wants too much memory")
         decompressor = zstandard.ZstdDecompressor(
