@@ -79,7 +79,7 @@ class Experiment:
             return {}
         objects = self._repository.objects(start.locator)
         entry = find_entry(objects, start.environment, b"packages.json")
-        listed = json.loads(objects.read(entry.object_id)) if entry else []
+        listed = json.loads(objects.read(entry.object_id, claimed_bytes=entry.size_bytes)) if entry else []
         return {str(one["name"]): str(one["version"]) for one in listed}
 
     @property

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from replicate.errors import CorruptionError, PathNotFoundError
 from replicate.history import History
-from replicate.objects.ids import Kind, ObjectID
+from replicate.objects.ids import ObjectID
 from replicate.objects.model import Mode, TreeEntry
 from replicate.objects.store import ObjectStore
 from replicate.refs import CommitRecord
@@ -113,7 +113,7 @@ def open_file(objects: ObjectStore, tree: ObjectID, path: str) -> io.BufferedRea
             return io.BufferedReader(BlobReader(objects, entry.object_id, entry.size_bytes), 1 << 16)
         if entry.mode is Mode.DIRECTORY:
             raise PathNotFoundError(f"{path!r} is a folder in the checkpoint", hint="open one of its files")
-        target = objects.read(entry.object_id, Kind.BLOB)
+        target = objects.read(entry.object_id, claimed_bytes=entry.size_bytes)
         raw = os.path.normpath(os.path.join(os.path.dirname(walked), target, rest))
         if raw == b".." or raw.startswith((b"/", b"../")):
             raise PathNotFoundError(f"{path!r} is a link that leads out of the checkpoint, to {os.fsdecode(target)!r}")

@@ -207,7 +207,7 @@ def _show_path(repository: Repository, found: Resolution) -> None:
             click.echo(quote_path(child.name) + ("/" if child.mode is Mode.DIRECTORY else ""))
         return
     if entry.mode is Mode.SYMLINK:
-        click.echo(quote_path(objects.read(entry.object_id)))
+        click.echo(quote_path(objects.read(entry.object_id, claimed_bytes=entry.size_bytes)))
         return
     out = sys.stdout.buffer
     sys.stdout.flush()

@@ -15,7 +15,7 @@ import zstandard
 from blake3 import blake3
 
 from replicate.errors import CorruptionError
-from replicate.objects.codecs import Encoding, zstd
+from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, fill, zstd
 from replicate.objects.ids import Buffer, Kind, ObjectID, object_id, pack_id
 from replicate.transport import Transport
 
@@ -245,7 +245,7 @@ def read_footer(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
 
 
 def verify_pack(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[Entry]:
-    """Return a pack's entries after checking header, footer, name and every frame's checksum; reads it whole, once."""
+    """Return a pack's entries after checking header, footer, name, and every object that stands alone; reads it once."""
     entries = read_footer(transport, pack, pack_bytes)
     key = pack_key(pack)
     data = memoryview(transport.get(key, 0, pack_bytes))
@@ -257,10 +257,20 @@ def verify_pack(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
     for entry in entries:
         where = f"pack {pack.hex()}"
         payload = frame_payload(data[entry.offset : entry.offset + entry.length], entry, where)
-        if entry.encoding != Encoding.RAW or entry.kind not in _KINDS:
-            continue
-        if object_id(Kind(entry.kind), payload) != entry.object_id:
+        data_of_entry = _decode_alone(payload, entry, where) if entry.kind in _KINDS else None
+        if data_of_entry is not None and object_id(Kind(entry.kind), data_of_entry) != entry.object_id:
             raise CorruptionError(
                 f"object {entry.object_id.hex()} in {where} is damaged: its bytes do not match its id", where=where
             )
     return entries
+
+
+def _decode_alone(payload: memoryview, entry: Entry, where: str) -> Buffer | None:
+    """Return the bytes of an object that no other is needed for, or None."""
+    if entry.encoding == Encoding.RAW:
+        return payload
+    if entry.raw_length > MAX_RAW_BYTES:
+        return None
+    if entry.encoding == Encoding.ZSTD:
+        return zstd.decompress(payload, entry.raw_length, where)
+    return fill.decode(payload, entry.raw_length, where) if entry.encoding == Encoding.FILL else None

@@ -28,7 +28,7 @@ from replicate.errors import (
     StorageFullError,
     WorktreeModifiedError,
 )
-from replicate.objects.ids import Kind, ObjectID, blob_id
+from replicate.objects.ids import ObjectID, blob_id
 from replicate.objects.model import MAX_LINK_BYTES, Mode, TreeEntry
 from replicate.objects.store import ObjectStore
 from replicate.reporting import Reporter
@@ -314,9 +314,9 @@ class Checkout:
         for wanted, data in self._objects.read_many(small):
             for path in by_id.pop(wanted):
                 written.append(self._write_file(path, plan.wanted[path], iter((data,))))
-        for wanted, paths in by_id.items():
+        for paths in by_id.values():
             for path in paths:
-                written.append(self._write_file(path, plan.wanted[path], self._objects.iter_blob(wanted)))
+                written.append(self._write_file(path, plan.wanted[path], self._pieces(plan.wanted[path])))
         return written
 
     def _write_file(self, path: bytes, entry: TreeEntry, pieces: Iterator[bytes]) -> tuple[bytes, Stat, ObjectID]:
@@ -347,8 +347,11 @@ class Checkout:
         self._reporter.advance(1, size if size <= _SMALL_BYTES else 0)
         return path, Stat.of(os.stat(name, dir_fd=parent, follow_symlinks=False)), entry.object_id
 
+    def _pieces(self, entry: TreeEntry) -> Iterator[bytes]:
+        return self._objects.iter_blob(entry.object_id, claimed_bytes=entry.size_bytes)
+
     def _write_link(self, path: bytes, entry: TreeEntry) -> None:
-        target = self._objects.read(entry.object_id, Kind.BLOB)
+        target = self._objects.read(entry.object_id, claimed_bytes=entry.size_bytes)
         if not 0 < len(target) <= MAX_LINK_BYTES or b"\0" in target:
             where = f"blob {entry.object_id.hex()}"
             raise CorruptionError(f"{where} is damaged: it is no target of a link", where=where)
