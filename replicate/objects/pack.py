@@ -245,7 +245,7 @@ def read_footer(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
 
 
 def verify_pack(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[Entry]:
-    """Return a pack's entries after checking header, footer, name, and every object that stands alone; reads it once."""
+    """Return a pack's entries after checking header, footer, name, and every object that stands alone."""
     entries = read_footer(transport, pack, pack_bytes)
     key = pack_key(pack)
     data = memoryview(transport.get(key, 0, pack_bytes))
