@@ -20,6 +20,7 @@ from replicate.objects.ids import Buffer, Kind, ObjectID, object_id, pack_id
 from replicate.transport import Transport
 
 PACK_BYTES = 68 << 20
+TARGET_BYTES = 34 << 20
 MAX_PACK_BYTES = 256 << 20
 HEADER = struct.Struct("<8sH6s16s")
 FRAME = struct.Struct("<4sBBBBQQ32sI")
@@ -79,7 +80,8 @@ class PackBuffer:
     def fits(self, stored: int, frames: int = 1) -> bool:
         """Tell whether a frame with a payload of so many bytes (or several frames) and its footer entry still fit."""
         footer = (len(self.entries) + frames + 1) * ENTRY.size + 1024
-        return self.used + FRAME.size + stored + footer + TRAILER.size <= PACK_BYTES
+        most = PACK_BYTES if self.is_empty else TARGET_BYTES
+        return self.used + FRAME.size + stored + footer + TRAILER.size <= most
 
     def add(self, kind: int, encoding: int, depth: int, raw_length: int, object_id: ObjectID, payload: Buffer) -> Entry:
         """Append a frame and return its entry."""

@@ -1,8 +1,8 @@
 """Writing the objects of one save: deduplicate, encode, fill packs. SPEC §6–§8, §12.
 
-Memory is bounded whatever the sizes: at most four pack buffers of 68 MiB, touched only as far as used (one of them
-holds what may fit the meta pack), and one 4 MiB piece per worker. Two threads put packs while the next fills. The order
-is I1's: every data pack is durable before the meta pack is put; publishing the record is the caller's.
+Memory is bounded whatever the sizes: a few pack buffers of 34 MiB (up to 68 MiB for one large object; touched only as
+far as used) and one 4 MiB piece per worker. Three threads put packs while the next fills. The order is I1's: every
+data pack is durable before the meta pack is put; publishing the record is the caller's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from replicate.transport import Transport
 
 INLINE_BYTES = 1 << 20
 MAX_INLINE_PACKS = 400
-_PUTS = 2
+_PUTS = 3
 _LISTED_PACK_BYTES = 256  # more than an id in a packset list; two for its frame
 OWN_PACKS_BYTES = 64 << 20
 _DEAD_SLACK = 1024

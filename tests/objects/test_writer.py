@@ -235,6 +235,7 @@ def test_a_blob_of_64_mib_has_packs_of_its_own(store: SmallStore) -> None:
 
 def test_a_full_data_pack_is_followed_by_another(store: SmallStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_module, "PACK_BYTES", 3 << 20)
+    monkeypatch.setattr(pack_module, "TARGET_BYTES", 3 << 20)
     files: Folder = {f"{number}": noise(700_000, f"{number}") for number in range(12)}
     saved = store.save(files)
     packs = saved.stored.packset
@@ -249,6 +250,7 @@ def test_full_meta_packs_are_followed_by_others_and_the_locator_still_tells_of_a
     store: SmallStore, monkeypatch: pytest.MonkeyPatch, folders: int
 ) -> None:
     monkeypatch.setattr(pack_module, "PACK_BYTES", 30_000)
+    monkeypatch.setattr(pack_module, "TARGET_BYTES", 30_000)
     files: Folder = {
         f"folder {number}": {f"{name}": b"%d %d" % (number, name) for name in range(12)} for number in range(folders)
     }
