@@ -153,7 +153,7 @@ def test_i1_the_meta_pack_is_the_last_pack_of_a_save(tmp_path: Path) -> None:
     keys = [key for verb, key in transport.done if verb == "put"]
     assert keys[-1] == record.name.key
     assert keys[-2] == pack_key(record.locator.pack)
-    assert len(keys) == 4
+    assert len(keys) == 5
     assert all(key.startswith("packs/") for key in keys[:-1])
 
 
