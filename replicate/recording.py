@@ -16,7 +16,6 @@ from typing import Any, Literal
 from replicate import config
 from replicate.capture import capture
 from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
-from replicate.comparing import compare_worktree
 from replicate.errors import InvalidInputError, RevisionNotFoundError, SessionError, StorageError
 from replicate.experiment import Experiment, Status
 from replicate.history import ExperimentHistory, History
@@ -219,16 +218,16 @@ class Recorder:
             f"{verb} {experiment_id.short}{' ' + begun.root.commit.name if begun.root.commit.name else ''}{files}"
         )
         if resume:
-            self._tell_changes(repository, session.head, reporter)
+            self._tell_changes(session, reporter)
         return experiment
 
     @staticmethod
-    def _tell_changes(repository: Repository, head: CommitRecord, reporter: Reporter) -> None:
+    def _tell_changes(session: Session, reporter: Reporter) -> None:
         """Tell that the code is not that of the checkpoint that is continued: checkpoint(path) would not save it."""
-        changes = compare_worktree(repository, head)
+        changes = session.changes()
         if changes:
             reporter.notice(
-                f"{plural(len(changes), 'change')} in the worktree since {label(head)}, which is continued; "
+                f"{plural(len(changes), 'change')} in the worktree since {label(session.head)}, which is continued; "
                 "checkpoint() saves everything, checkpoint(path) only what it names"
             )
 

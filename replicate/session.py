@@ -11,6 +11,7 @@ from typing import Any
 
 from replicate.base import load_base
 from replicate.capture import Capture, storable
+from replicate.comparing import Change, compare_worktree
 from replicate.errors import ConflictError, InvalidInputError, SessionError
 from replicate.history import ExperimentHistory
 from replicate.objects.ids import ObjectID
@@ -23,8 +24,10 @@ from replicate.repository import Repository
 from replicate.saving import Save, Saved
 from replicate.selection import NamedPath
 from replicate.values import check_primary_metric, check_step, mask, normalise
+from replicate.worktree.scan import join
 
 _MAX_MESSAGE = 2_000
+_LARGEST_COMPARED = 1 << 20
 
 
 class Session:
@@ -224,6 +227,17 @@ class Session:
             self._told.add("primary metric")
             given = ", ".join(metrics)
             self.reporter.notice(f"primary metric {self._primary[0]!r} is not in these metrics (given: {given})")
+
+    def changes(self) -> list[Change]:
+        """Return in what the worktree differs from the head. Of large files only size and stat are looked at."""
+        saved = {
+            join(folder, entry.name): entry
+            for folder, state in self._base.directories.items()
+            for entry in state.entries
+        }
+        return compare_worktree(
+            self.repository, self._head, index=self._index, saved=saved, largest_read=_LARGEST_COMPARED
+        )
 
     def check_usable(self) -> None:
         """Raise `SessionError` unless this process may save."""

@@ -429,3 +429,19 @@ def test_a_store_that_vanishes_between_two_saves_is_no_base(
     saved = project.save(session)
     project.restore(saved, tmp_path / "out")
     assert read_folder(tmp_path / "out") == read_folder(project.root)
+
+
+def test_what_changed_since_the_head_is_told_without_reading_large_files(tmp_path: Path, opened: list[str]) -> None:
+    project = SampleProject(tmp_path / "w")
+    project.write("train.py", "one")
+    project.write("weights", bytes(2 << 20))
+    project.begin().end("finished")
+    shutil.rmtree(project.store / "local" / "cache")
+    session = project.resume()
+    project.write("train.py", "two")
+    opened.clear()
+    assert [(change.letter, change.path) for change in session.changes()] == [("M", b"train.py")]
+    assert [os.path.basename(path) for path in opened] == ["train.py"]
+    project.write("weights", bytes(3 << 20))
+    assert [change.path for change in session.changes()] == [b"train.py", b"weights"]
+    session.end("finished")
