@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test check demo soak bench format clean
+.PHONY: test check demo soak bench docs format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "replicate needs Python 3.11 or newer")'
@@ -32,6 +32,9 @@ soak: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/generate.py
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .

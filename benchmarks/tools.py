@@ -96,6 +96,9 @@ class Git(Tool):
     def commit(self) -> Sample:
         return self._run("git add -A && git commit -q -m change")
 
+    def diff(self) -> Sample:
+        return self._run("git diff HEAD~1 HEAD")
+
     def gc(self) -> Sample:
         return self._run("git gc -q")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import data
+from benchmarks import data, history
 from benchmarks.measure import Sample, run, warm_memory
 from benchmarks.results import Result, Target, ratio
 from benchmarks.tools import Copy, Git, Replicate, Tool
@@ -135,6 +135,8 @@ WORKLOADS: dict[str, Callable[[Path, Options], Result]] = {
     "files": files,
     "large": large,
     "startup": startup,
+    "experiments": lambda folder, options: history.experiments(folder, quick=options.quick),
+    "diff": lambda folder, options: history.diff(folder, quick=options.quick),
     "memory": memory,
 }
 

@@ -11,8 +11,8 @@ Afterwards `replicate ls` lists what ran, and `replicate checkout` brings it bac
 
 The public names are those of `__all__`; they are loaded on first use, so that `import replicate` costs nothing. The
 floors, from the ground: errors, reporting, text, host · transport, config · objects · refs · worktree, history,
-revisions · repository · saving, restoring · values, capture, session, experiment · collection, recording, console ·
-cli. A file imports from floors below it only.
+revisions · repository · saving, restoring · values, capture, diff, session, experiment · collection, recording,
+console · cli. A file imports from floors below it only.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal
 
-    from replicate.checkpoints import Checkpoint, CheckpointList, File
+    from replicate.checkpoints import Checkpoint, CheckpointList
     from replicate.collection import ExperimentCollection
+    from replicate.diff import Difference, FileChange, TextDiff, ValueChange
     from replicate.errors import ReplicateError
     from replicate.experiment import Experiment, ExperimentList
+    from replicate.presenting import File
 
     experiments: ExperimentCollection
 
@@ -37,11 +39,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Checkpoint",
     "CheckpointList",
+    "Difference",
     "Experiment",
     "ExperimentCollection",
     "ExperimentList",
     "File",
+    "FileChange",
     "ReplicateError",
+    "TextDiff",
+    "ValueChange",
     "__version__",
     "checkpoint",
     "experiments",
@@ -51,11 +57,15 @@ __all__ = [
 _HOMES = {
     "Checkpoint": "replicate.checkpoints",
     "CheckpointList": "replicate.checkpoints",
+    "Difference": "replicate.diff",
     "Experiment": "replicate.experiment",
     "ExperimentCollection": "replicate.collection",
     "ExperimentList": "replicate.experiment",
-    "File": "replicate.checkpoints",
+    "File": "replicate.presenting",
+    "FileChange": "replicate.diff",
     "ReplicateError": "replicate.errors",
+    "TextDiff": "replicate.diff",
+    "ValueChange": "replicate.diff",
 }
 
 
@@ -75,9 +85,9 @@ def init(
     """Start an experiment and save the code as it is now: every file of the project that is not ignored.
 
     The project is the nearest folder, from `path` upwards, with `replicate.yaml` or `.replicate`; if there is none,
-    `path` becomes one. The command, user, host, Python and packages are recorded, and what `params` holds; values named
-    like a secret are masked. An experiment that this process began before is ended. The session ends with the process,
-    with `Experiment.stop()`, or, as a context manager, with its block.
+    `path` becomes one. The command, user, host, machine, Python, packages and Git state are recorded, and what `params`
+    holds; what looks like a secret is masked. An experiment that this process began before is ended. The session ends
+    with the process, with `Experiment.stop()`, or, as a context manager, with its block.
 
     Args:
         path: A folder of the project.

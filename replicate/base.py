@@ -44,7 +44,7 @@ def load_base(repository: Repository, record: CommitRecord) -> Base | None:
     try:
         locator = read_locator(repository.transport, record.locator)
         packset = repository.refs.read_packset(record.packset)
-        directories = _load_directories(repository.objects(record.locator), record.commit.tree)
+        directories = load_directories(repository.objects(record.locator), record.commit.tree)
     except (CorruptionError, NotFoundError):
         return None
     at = record.packset.at
@@ -54,7 +54,7 @@ def load_base(repository: Repository, record: CommitRecord) -> Base | None:
     return Base(record, stored, directories)
 
 
-def _load_directories(objects: ObjectStore, root: ObjectID) -> dict[bytes, DirectoryState]:
+def load_directories(objects: ObjectStore, root: ObjectID) -> dict[bytes, DirectoryState]:
     """Return a tree's directories by path. No recursion: they may be nested as deep as Python's stack."""
     listed = []
     pending = [(b"", root)]

@@ -4,43 +4,25 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex, overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from replicate.errors import NotFoundError
-from replicate.objects.model import Mode
-from replicate.presenting import html_table, json_time, json_value, to_datetime
+from replicate.history import ExperimentHistory, assemble, summarise
+from replicate.lifecycle import Change, change_tags, remove_checkpoints
+from replicate.objects.ids import ObjectID
+from replicate.objects.model import Mode, PathList
+from replicate.presenting import File, html_table, json_time, json_value, to_datetime
 from replicate.refs import CommitRecord
 from replicate.reporting import Reporter
 from replicate.repository import Repository
-from replicate.restoring import Restored, checkout, open_file
+from replicate.summary import CheckpointSummary
 from replicate.text import format_bytes, format_value
 from replicate.worktree.checkout import iter_tree
 
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file of a checkpoint.
-
-    Attributes:
-        path: Relative to the project, with `/`; bytes that are not UTF-8 as surrogates, as `os.fsdecode` gives them.
-        size_bytes: Its length.
-        kind: "file", "executable" or "symlink".
-        object_id: BLAKE3 of its bytes, 64 hex digits: what `b3sum` prints.
-    """
-
-    path: str
-    size_bytes: int
-    kind: Literal["file", "executable", "symlink"]
-    object_id: str
-
-
-_KINDS: dict[Mode, Literal["file", "executable", "symlink"]] = {
-    Mode.FILE: "file",
-    Mode.EXECUTABLE: "executable",
-    Mode.SYMLINK: "symlink",
-}
+if TYPE_CHECKING:  # loaded when they are needed: a listing needs neither
+    from replicate.diff import Difference, Side
+    from replicate.restoring import Restored
 
 
 class Checkpoint:
@@ -56,25 +38,44 @@ class Checkpoint:
         experiment_id: The experiment that it belongs to.
         file_count, size_bytes, new_bytes: Its files, their bytes, and how many of these were new to the store.
         unstable, skipped: Paths that changed while they were saved, and that could not be read.
+        tags: Its own tags, sorted; see `tag`. An experiment's start has those of the experiment.
     """
 
-    def __init__(self, repository: Repository, record: CommitRecord, reporter: Reporter) -> None:
-        commit = record.commit
+    def __init__(
+        self,
+        repository: Repository,
+        known: CommitRecord | tuple[ObjectID, CheckpointSummary],
+        reporter: Reporter,
+        tags: Sequence[str] = (),
+    ) -> None:
         self._repository = repository
-        self._record = record
+        self._loaded = known if isinstance(known, CommitRecord) else None
         self._reporter = reporter
-        self.id = record.commit_id.hex()
-        self.step = commit.step
-        self.metrics: dict[str, Any] = dict(commit.metrics)
-        self.primary_metric = commit.primary_metric
-        self.seq = commit.seq
-        self.created = to_datetime(commit.time_ns)
-        self.experiment_id = record.name.experiment.hex()
-        self.file_count = record.files
-        self.size_bytes = record.bytes
-        self.new_bytes = record.new_bytes
-        self.unstable = _paths(commit.unstable.paths if commit.unstable else ())
-        self.skipped = _paths(commit.skipped.paths if commit.skipped else ())
+        experiment, summary = (known.name.experiment, summarise(known)) if isinstance(known, CommitRecord) else known
+        self.id = summary.commit_id.hex()
+        self.step = summary.step
+        self.metrics: dict[str, Any] = dict(summary.metrics)
+        self.primary_metric = summary.primary_metric
+        self.seq = summary.seq
+        self.created = to_datetime(summary.time_ns)
+        self.experiment_id = experiment.hex()
+        self.file_count = summary.files
+        self.size_bytes = summary.bytes
+        self.new_bytes = summary.new_bytes
+        self.unstable = _paths(summary.unstable)
+        self.skipped = _paths(summary.skipped)
+        self.tags = list(tags)
+
+    @property
+    def _record(self) -> CommitRecord:
+        """Its record, read when it is first asked for."""
+        if self._loaded is None:
+            records = self._repository.refs.list(ObjectID.parse(self.experiment_id))
+            found = (one for one in records if isinstance(one, CommitRecord) and one.commit_id.hex() == self.id)
+            self._loaded = next(found, None)
+        if self._loaded is None:
+            raise NotFoundError(f"checkpoint {self.short_id} is not in the store any more")
+        return self._loaded
 
     is_saved = True
 
@@ -87,7 +88,7 @@ class Checkpoint:
         """Return the files and links, in order of their paths."""
         objects = self._repository.objects(self._record.locator)
         return [
-            File(os.fsdecode(path), entry.size_bytes, _KINDS[entry.mode], entry.object_id.hex())
+            File.of(path, entry)
             for path, entry in iter_tree(objects, self._record.commit.tree)
             if entry.mode is not Mode.DIRECTORY
         ]
@@ -99,6 +100,8 @@ class Checkpoint:
             PathNotFoundError: There is no such file in the checkpoint.
             CorruptionError: What is stored is damaged (also raised while reading).
         """
+        from replicate.restoring import open_file
+
         return open_file(self._repository.objects(self._record.locator), self._record.commit.tree, path)
 
     def checkout(
@@ -120,10 +123,66 @@ class Checkpoint:
         Raises:
             WorktreeModifiedError: Changes that are in no checkpoint would be lost; nothing was written.
         """
+        from replicate.restoring import checkout
+
         wanted = [os.fsencode(path).strip(b"/") for path in ([paths] if isinstance(paths, str) else paths)]
         return checkout(
             self._repository, self._record, os.fspath(directory), self._reporter, paths=wanted, force=force, exact=exact
         )
+
+    def tag(self, *tags: str, remove: Iterable[str] = (), note: str | None = None, force: bool = False) -> None:
+        """Add tags, which are revisions from then on; remove some; replace the note. An experiment's start is it.
+
+        Args:
+            tags: As an experiment's name may be. Each means one commit in the whole store.
+            remove: Tags that it has.
+            note: At most 1,000 bytes; "" takes it away.
+            force: Move a tag here that another commit has.
+
+        Raises:
+            ConflictError: A tag is another commit's tag, or a name. Nothing was changed.
+            InvalidInputError: A tag could not be typed as a revision. NotFoundError: A tag to remove is not there.
+        """
+        change = Change(
+            ObjectID.parse(self.experiment_id), ObjectID.parse(self.id), tuple(tags), tuple(remove), note=note
+        )
+        change_tags(self._repository, self._repository.history(), change, force=force)
+        self.tags = sorted({*self.tags, *tags} - {*remove})
+
+    def delete(self) -> None:
+        """Remove it from every list, as `replicate rm` does; `replicate undo` brings it back.
+
+        Nothing is freed before gc.
+
+        Raises:
+            InvalidInputError: It is the start of an experiment: delete that.
+        """
+        experiment = self._history()
+        remove_checkpoints(self._repository, experiment, [self._record])
+
+    def diff(self, other: Checkpoint) -> Difference:
+        """Return what differs from this checkpoint to another: params, metrics, packages, git, command and files.
+
+        Only folders that differ are read, and no file; `Difference.text` reads the two versions of one.
+
+        Raises:
+            NotFoundError: One of them was not saved, or its experiment is not in the store any more.
+            CorruptionError: What is stored is damaged.
+        """
+        from replicate.diff import diff_commits
+
+        return diff_commits(self._side(), other._side())
+
+    def _side(self) -> Side:
+        from replicate.diff import Side
+
+        return Side(self._repository, self._history(), self._record)
+
+    def _history(self) -> ExperimentHistory:
+        experiment = assemble(self._repository.refs.list(self._record.name.experiment))
+        if experiment is None:
+            raise NotFoundError(f"experiment {self._record.name.experiment.short} is not in the store any more")
+        return experiment
 
     def to_json(self) -> dict[str, Any]:
         """Return what `replicate show --json` prints of it. NaN and infinities are text."""
@@ -141,6 +200,7 @@ class Checkpoint:
             "new_bytes": self.new_bytes,
             "unstable": self.unstable,
             "skipped": self.skipped,
+            "tags": self.tags,
         }
 
     def __repr__(self) -> str:
@@ -164,6 +224,7 @@ class InertCheckpoint(Checkpoint):
         self.file_count = self.size_bytes = self.new_bytes = 0
         self.unstable = []
         self.skipped = []
+        self.tags = []
 
     def files(self) -> list[File]:
         """Return no file."""
@@ -178,6 +239,15 @@ class InertCheckpoint(Checkpoint):
     ) -> Restored:
         """Raise: there is nothing to restore."""
         raise NotFoundError("this checkpoint was not saved", hint="see Checkpoint.is_saved")
+
+    def _side(self) -> Side:
+        raise NotFoundError("this checkpoint was not saved", hint="see Checkpoint.is_saved")
+
+    def tag(self, *tags: str, remove: Iterable[str] = (), note: str | None = None, force: bool = False) -> None:
+        """Do nothing."""
+
+    def delete(self) -> None:
+        """Do nothing."""
 
 
 class CheckpointList(list[Checkpoint]):
@@ -215,5 +285,5 @@ class CheckpointList(list[Checkpoint]):
         return html_table(["checkpoint", "step", "size", *names], rows)
 
 
-def _paths(paths: Iterable[bytes]) -> list[str]:
-    return [os.fsdecode(path) for path in paths]
+def _paths(listed: PathList | None) -> list[str]:
+    return [os.fsdecode(path) for path in listed.paths] if listed else []

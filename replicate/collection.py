@@ -12,9 +12,10 @@ from replicate.experiment import Experiment, ExperimentList
 from replicate.filters import Filter
 from replicate.history import History
 from replicate.host import Host
+from replicate.lifecycle import remove_checkpoints, remove_experiment, take_back, tombstones_on
 from replicate.reporting import Reporter, SilentReporter
 from replicate.repository import Repository
-from replicate.revisions import resolve, resolve_experiment
+from replicate.revisions import resolve, resolve_experiment, resolve_hidden, resolve_itself
 from replicate.text import plural
 
 
@@ -40,7 +41,7 @@ class ExperimentCollection:
             ProjectNotFoundError: The folder is in no project.
         """
         repository, history = self._open()
-        found = (Experiment(repository, one, self._reporter) for one in history.experiments)
+        found = (Experiment(repository, one, self._reporter) for one in history.summaries)
         matches = Filter.parse(filter).matches if isinstance(filter, str) else filter
         return ExperimentList(one for one in found if matches is None or matches(one))
 
@@ -67,16 +68,45 @@ class ExperimentCollection:
     def checkpoint(self, revision: str) -> Checkpoint:
         """Return the checkpoint that a revision names: an id prefix, `latest`, `NAME@best` and so on."""
         repository, history = self._open()
-        return Checkpoint(repository, resolve(history, revision).record, self._reporter)
+        found = resolve(history, revision)
+        return Checkpoint(repository, found.record, self._reporter, found.experiment.tags_of(found.record.commit_id))
+
+    def delete(self, revision: str, *, force: bool = False) -> None:
+        """Remove an experiment or a checkpoint from every list, as `replicate rm` does; nothing is freed before gc.
+
+        Args:
+            revision: An experiment's id prefix or name means all of it; else as `checkpoint` takes it.
+            force: Also when the experiment is running; what it saves from then on stays visible.
+
+        Raises:
+            ConflictError: The experiment is running. InvalidInputError: It is the start of an experiment.
+            RevisionNotFoundError: There is none. AmbiguousRevisionError: There are several.
+        """
+        repository, history = self._open()
+        found = resolve_itself(history, revision)
+        if found.is_whole_experiment:
+            remove_experiment(repository, found.experiment, force=force)
+        else:
+            remove_checkpoints(repository, found.experiment, [found.record])
+
+    def undelete(self, revision: str) -> None:
+        """Bring back what was removed: all that is removed of an experiment, or a checkpoint and what went with it.
+
+        Raises:
+            RevisionNotFoundError: Nothing that was removed has this id or name. AmbiguousRevisionError: Several have.
+        """
+        repository, history = self._open()
+        experiment, record = resolve_hidden(history, revision)
+        take_back(repository, experiment, tombstones_on(experiment, record))
 
     def latest(self) -> Experiment:
         """Return the experiment that began last; `RevisionNotFoundError` when there is none."""
         repository, history = self._open()
-        if not history.experiments:
+        if not history.summaries:
             raise RevisionNotFoundError("there is no experiment yet", hint="replicate.init() starts one")
-        return Experiment(repository, history.experiments[-1], self._reporter)
+        return Experiment(repository, history.summaries[-1], self._reporter)
 
     def _open(self) -> tuple[Repository, History]:
         project = require_project(self._directory if self._directory is not None else os.getcwd())
         repository = Repository(project, Host(), self._reporter)
-        return repository, History(repository.refs.list())
+        return repository, repository.history()

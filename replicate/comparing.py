@@ -13,7 +13,7 @@ from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.worktree.checkout import hash_file, iter_tree
 from replicate.worktree.index import Index
-from replicate.worktree.scan import Scanner, join, mode_of
+from replicate.worktree.scan import Scan, Scanner, join, mode_of
 
 Letter = Literal["M", "A", "D"]
 
@@ -32,6 +32,7 @@ def compare_worktree(
     *,
     index: Index | None = None,
     saved: Mapping[bytes, TreeEntry] | None = None,
+    scan: Scan | None = None,
     largest_read: int | None = None,
 ) -> list[Change]:
     """Return the paths in which the worktree differs from a commit, sorted; ignored files do not count.
@@ -43,10 +44,12 @@ def compare_worktree(
         record: The commit.
         index: The worktree's stat cache, if the caller has it already.
         saved: The commit's entries by path, if the caller has them already.
+        scan: What lies in the worktree, if the caller has looked already.
         largest_read: Files of more bytes are not read: of equal size they are taken as equal. None reads all.
     """
     root = repository.project.root
-    scan = Scanner(root, repository.excluded_paths(root)).scan()
+    if scan is None:
+        scan = Scanner(root, repository.excluded_paths(root)).scan()
     if index is None:  # an empty one counts as none by its length
         index = repository.worktree_index()
     if saved is None:
@@ -66,10 +69,24 @@ def compare_worktree(
     filled = {path.rpartition(b"/")[0] for path in saved}
     for path, entry in saved.items():
         if path not in present:  # deleted, or saved by name although it is ignored
-            letter = _compare_hidden(os.path.join(os.fsencode(root), path), path, entry, index, largest_read)
+            full = os.path.join(os.fsencode(root), path)
+            is_gone = lies_beyond_file(scan, path)
+            letter = "D" if is_gone else _compare_hidden(full, path, entry, index, largest_read)
             if letter is not None and (letter != "D" or path not in filled):  # of a folder, its files are listed
                 changes.append(Change(letter, path))
     return sorted(changes, key=lambda change: change.path)
+
+
+def lies_beyond_file(scan: Scan, path: bytes) -> bool:
+    """Tell whether a file, or a link that may lead anywhere, stands where a folder above `path` would be."""
+    above = path.rpartition(b"/")[0]
+    while above:
+        folder, _, name = above.rpartition(b"/")
+        found = scan.directories.get(folder, {}).get(name)
+        if found is not None:
+            return found[0] is not Mode.DIRECTORY
+        above = folder
+    return False
 
 
 def _compare_hidden(

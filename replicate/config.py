@@ -10,7 +10,7 @@ import getpass
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -183,6 +183,38 @@ def user(environment: Mapping[str, str] = os.environ) -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return str(os.getuid())
+
+
+def secret_values(is_secret: Callable[[str], bool], environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the values of the variables whose names mean secrets, the longest first: they are stored nowhere.
+
+    Values under 8 characters and paths are left out: what is common would be masked everywhere.
+    """
+    found = {value for name, value in environment.items() if len(value) >= 8 and is_secret(name)}
+    return sorted((value for value in found if not value.startswith(("/", "~", "."))), key=lambda one: (-len(one), one))
+
+
+def notebook_path(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the path of the notebook that Jupyter says this process serves, or ""."""
+    name = environment.get("JPY_SESSION_NAME", "")
+    return name[: name.index(".ipynb") + 6] if ".ipynb" in name else ""
+
+
+def git_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables that `git` is run with to look at a folder: it asks, locks, pages, traces, fetches nothing.
+
+    What names another repository than the folder's, as in a Git hook, is left out.
+    """
+    other = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE")
+    changed = ("GIT_TRACE", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS", "GIT_PAGER", "GIT_REDIRECT", "GIT_OBJECT_DIRECTORY")
+    kept = {name: value for name, value in environment.items() if not name.startswith((*changed, *other))}
+    return kept | {
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "LC_ALL": "C",
+    }
 
 
 def other_rank(environment: Mapping[str, str] = os.environ) -> int | None:

@@ -75,7 +75,7 @@ class ConsoleReporter:
                 self._start_bar()
         if self._progress is not None and self._bar is not None:
             with self._while_there_is_a_terminal():
-                self._progress.update(self._bar, completed=self._bytes, description=self._describe())
+                self._progress.update(self._bar, completed=self._done, description=self._describe())
 
     def finish(self) -> None:
         """See `Reporter.finish`."""
@@ -116,7 +116,14 @@ class ConsoleReporter:
         except (AttributeError, OSError, ValueError):
             return  # stderr is closed: there is nobody to tell
 
+    @property
+    def _done(self) -> int:
+        """How far it is: in bytes, or in pieces of a task whose bytes are not known."""
+        return self._bytes if self._total_bytes else self._files
+
     def _describe(self) -> str:
+        if not self._total_bytes:
+            return f"{self._task}  {self._files:,} of {self._total_files:,}"
         files = f"{self._files:,} of {self._total_files:,} files, " if self._total_files > 1 else ""
         new = f", {format_bytes(self._new)} new" if self._new else ""
         return f"{self._task}  {files}{format_bytes(self._bytes)} of {format_bytes(self._total_bytes)}{new}"
@@ -127,13 +134,16 @@ class ConsoleReporter:
         from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
         from rich.text import Text
 
+        in_bytes = bool(self._total_bytes)
+
         class RateColumn(ProgressColumn):
             def render(self, task: Task) -> Text:
                 if not task.speed or task.time_remaining is None:
                     return Text()
                 left = task.time_remaining
                 shown = f"{left:.0f} s" if left < 60 else format_seconds(left)
-                return Text(f"{format_bytes(int(task.speed))}/s, {shown} left")
+                rate = f"{format_bytes(int(task.speed))}/s, " if in_bytes else ""
+                return Text(f"{rate}{shown} left")
 
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -144,5 +154,6 @@ class ConsoleReporter:
             redirect_stdout=False,  # what other threads print is none of ours
             redirect_stderr=False,
         )
-        self._bar = self._progress.add_task(self._describe(), total=self._total_bytes, completed=self._bytes)
+        total = self._total_bytes or self._total_files
+        self._bar = self._progress.add_task(self._describe(), total=total, completed=self._done)
         self._progress.start()

@@ -5,24 +5,29 @@ from __future__ import annotations
 import datetime
 import html
 import io
-import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 
 from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
+from replicate.ending import exit_code
+from replicate.environment import Environment
 from replicate.errors import InvalidInputError, NotFoundError, StorageError
-from replicate.history import ExperimentHistory, History
+from replicate.history import ExperimentHistory, assemble
+from replicate.lifecycle import Change, change_tags, remove_experiment
+from replicate.objects.ids import ObjectID
 from replicate.presenting import describe_saved, html_table, json_time, json_value, to_datetime
 from replicate.reporting import Reporter
 from replicate.repository import Repository
-from replicate.restoring import Restored
-from replicate.session import Session, select_paths
+from replicate.summary import CheckpointSummary, ExperimentSummary
 from replicate.text import format_value
-from replicate.worktree.checkout import find_entry
+
+if TYPE_CHECKING:  # what only saving and restoring need takes longer to load than a listing takes
+    from replicate.restoring import Restored
+    from replicate.session import Session
 
 Status = Literal["running", "finished", "failed", "stopped"]
 
@@ -42,29 +47,41 @@ class Experiment:
     def __init__(
         self,
         repository: Repository,
-        history: ExperimentHistory,
+        known: ExperimentSummary | ExperimentHistory,
         reporter: Reporter,
         session: Session | None = None,
         on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
         self._repository = repository
-        self._history = history
+        self._loaded = known if isinstance(known, ExperimentHistory) else None
+        self._known = known.summary if isinstance(known, ExperimentHistory) else known
         self._reporter = reporter
         self._session = session
         self._on_error = on_error
         self._lock = threading.Lock()
-        commit = history.root.commit
-        capture = history.starts[0].capture if history.starts else {}
-        user, _, host = commit.author.partition("@")
-        self.id = history.experiment_id.hex()
-        self.name = commit.name
-        self.tags = list(commit.tags)
-        self.params: dict[str, Any] = dict(commit.params)
-        self.command = commit.command
+        summary = self._known
+        user, _, host = summary.author.partition("@")
+        self.id = summary.experiment_id.hex()
+        self.name = summary.name
+        self.tags = list(summary.tags)
+        self.params: dict[str, Any] = dict(summary.params)
+        self.command = summary.command
         self.user = user
         self.host = host
-        self.python_version = str(capture.get("python", ""))
-        self.created = to_datetime(commit.time_ns)
+        self.python_version = summary.python
+        self.created = to_datetime(summary.time_ns)
+
+    @property
+    def _history(self) -> ExperimentHistory:
+        """Its records, read when they are first asked for."""
+        if self._loaded is None:
+            self.refresh()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def _summary(self) -> ExperimentSummary:
+        return self._known if self._loaded is None else self._loaded.summary
 
     @property
     def short_id(self) -> str:
@@ -74,73 +91,134 @@ class Experiment:
     @property
     def packages(self) -> dict[str, str]:
         """The packages that were installed when it began: name → version; empty when that was not recorded."""
-        start = self._history.starts[0] if self._history.starts else None
-        if start is None or start.environment is None or start.locator is None:
-            return {}
-        objects = self._repository.objects(start.locator)
-        entry = find_entry(objects, start.environment, b"packages.json")
-        listed = json.loads(objects.read(entry.object_id, claimed_bytes=entry.size_bytes)) if entry else []
-        return {str(one["name"]): str(one["version"]) for one in listed}
+        return {one.name: one.version for one in self._environment.packages}
+
+    @property
+    def imported_packages(self) -> dict[str, str]:
+        """Those of the packages that were imported when `init()` was called: name → version."""
+        return {one.name: one.version for one in self._environment.packages if one.is_imported}
+
+    @property
+    def _environment(self) -> Environment:
+        return Environment(self._repository, self._history.starts[0] if self._history.starts else None)
 
     @property
     def start(self) -> Checkpoint:
         """The root commit: the code as it was when the experiment began."""
-        return Checkpoint(self._repository, self._history.root, self._reporter)
+        return Checkpoint(self._repository, self._history.root, self._reporter, self._history.summary.tags)
 
     @property
     def checkpoints(self) -> CheckpointList:
         """The checkpoints in order, as of the last look at the store (`refresh`) or save in this process."""
-        return CheckpointList(Checkpoint(self._repository, one, self._reporter) for one in self._history.checkpoints)
+        known, tags = self._history, self._history.tagged
+        return CheckpointList(
+            Checkpoint(self._repository, one, self._reporter, tags.get(one.commit_id, ())) for one in known.checkpoints
+        )
 
     @property
     def primary_metric(self) -> tuple[str, str] | None:
         """(name, goal) of the metric that tells which checkpoint is best."""
-        return self._history.primary_metric
+        return self._summary.primary_metric
 
     @property
     def status(self) -> Status:
         """`running`, `finished`, `failed` (an exception ended it) or `stopped` (it was killed, or interrupted)."""
-        return status(self._history, self._repository)
+        return status(self._summary, self._repository)
 
     @property
     def exception(self) -> str | None:
         """What ended it, as `Type: message`, when it failed."""
-        return exception(self._history)
+        return self._summary.exception
+
+    @property
+    def note(self) -> str:
+        """The note that it was given last, "" when there is none."""
+        return self._summary.note
 
     @property
     def duration(self) -> datetime.timedelta | None:
         """From the start to the last checkpoint, None if there is none."""
-        latest = self._history.latest
+        latest = self._summary.latest
         if latest is None:
             return None
-        return datetime.timedelta(microseconds=(latest.commit.time_ns - self._history.root.commit.time_ns) // 1000)
+        return datetime.timedelta(microseconds=(latest.time_ns - self._summary.time_ns) // 1000)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Every metric that one of its checkpoints has."""
+        return list(self._summary.metric_names)
 
     def best(self) -> Checkpoint | None:
         """Return the checkpoint with the best primary metric, or None."""
-        best = self._history.best
-        return Checkpoint(self._repository, best, self._reporter) if best else None
+        return self._checkpoint(self._summary.best)
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint, or None."""
-        latest = self._history.latest
-        return Checkpoint(self._repository, latest, self._reporter) if latest else None
+        return self._checkpoint(self._summary.latest)
+
+    def _checkpoint(self, summary: CheckpointSummary | None) -> Checkpoint | None:
+        if summary is None:
+            return None
+        loaded = self._loaded.commits.get(summary.commit_id) if self._loaded else None
+        tags = self._summary.checkpoint_tags.get(summary.commit_id, ())
+        return Checkpoint(self._repository, loaded or (ObjectID.parse(self.id), summary), self._reporter, tags)
 
     def is_running(self) -> bool:
-        """Tell whether a session of it is running on this machine."""
+        """Tell whether a session of it is running, on this machine or, by its heartbeat, on another."""
         return self.status == "running"
 
     @property
     def is_forked(self) -> bool:
         """Whether two sessions continued the same commit."""
-        return len(self._history.heads) > 1
+        return len(self._summary.heads) > 1
 
     def refresh(self) -> None:
         """Read the store again."""
-        records = self._repository.refs.list(self._history.experiment_id)
-        found = History(records).experiment(self._history.experiment_id)
+        found = assemble(self._repository.refs.list(ObjectID.parse(self.id)))
         if found is None:
             raise NotFoundError(f"experiment {self.short_id} is not in the store any more")
-        self._history = found
+        self._loaded = found
+        self.name, self.tags = found.name, list(found.summary.tags)
+
+    def tag(
+        self,
+        *tags: str,
+        remove: Iterable[str] = (),
+        name: str | None = None,
+        note: str | None = None,
+        force: bool = False,
+    ) -> None:
+        """Add tags, which are revisions from then on; remove some; replace name or note. See `Checkpoint.tag`.
+
+        Args:
+            tags: As a name may be. Each means one commit in the whole store.
+            remove: Tags that it has.
+            name: Its new name; "" takes it away.
+            note: At most 1,000 bytes; "" takes it away.
+            force: Move a word here that is the tag or the name of another commit.
+
+        Raises:
+            ConflictError: A word is another commit's tag or name. Nothing was changed.
+            InvalidInputError: A word could not be typed as a revision. NotFoundError: A tag to remove is not there.
+        """
+        own = ObjectID.parse(self.id)
+        change = Change(own, own, tuple(tags), tuple(remove), name, note)
+        change_tags(self._repository, self._repository.history(), change, force=force)
+        self.refresh()
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove it from every list, as `replicate rm` does; `replicate undo` brings it back.
+
+        Nothing is freed before gc.
+
+        Args:
+            force: Also when it is running; what it saves from then on stays visible.
+
+        Raises:
+            ConflictError: It is running.
+        """
+        self.refresh()
+        remove_experiment(self._repository, self._history, force=force)
 
     def open(self, path: str) -> io.BufferedReader:
         """Open a file of the best checkpoint, else the latest, else the start. See `Checkpoint.open`."""
@@ -193,18 +271,20 @@ class Experiment:
                 f"experiment {self.short_id} was opened for reading",
                 hint=f'continue it with replicate.init(resume="{self.short_id}")',
             )
+        from replicate.session import select_paths
+
         selection = select_paths(self._repository.project.root, os.getcwd(), path)
         try:
             saved = self._session.checkpoint(selection, step, metrics, primary_metric)
         except StorageError as exc:
-            if self._on_error == "raise" and exception is None:
+            if self._on_error == "raise":
                 raise
             self._reporter.warn(f"checkpoint not saved: {exc}")
             return InertCheckpoint(step, metrics)
         record = saved.base.record
         with self._lock:  # another thread may have saved a later one meanwhile
             checkpoints = sorted((*self._history.checkpoints, record), key=lambda one: one.commit.seq)
-            self._history = replace(self._history, checkpoints=tuple(checkpoints))
+            self._loaded = replace(self._history, checkpoints=tuple(checkpoints))
         self._reporter.notice(describe_saved(record, self.primary_metric))
         return Checkpoint(self._repository, record, self._reporter)
 
@@ -212,18 +292,18 @@ class Experiment:
         """End the session as finished; a second call does nothing. More need `replicate.init(resume=...)`."""
         self._end("finished")
 
-    def _end(self, status: str, exception: BaseException | None = None) -> None:
+    def _end(self, status: str, exception: BaseException | None = None, code: int | None = None) -> None:
         if self._session is None or self._session.is_ended:
             return
         try:
-            end = self._session.end(status, exception)
+            end = self._session.end(status, exception, code)
         except StorageError as exc:
-            if self._on_error == "raise":
+            if self._on_error == "raise" and exception is None:  # an exception that is on its way out goes first
                 raise
             self._reporter.warn(f"the end of the experiment is not recorded: {exc}")
             return
         if end is not None:
-            self._history = replace(self._history, ends={**self._history.ends, end.name.session: end})
+            self._loaded = replace(self._history, ends={**self._history.ends, end.name.session: end})
 
     def __enter__(self) -> Experiment:
         return self
@@ -231,10 +311,9 @@ class Experiment:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if value is None or (isinstance(value, SystemExit) and not value.code):
-            self._end("finished")
-        else:
-            self._end("stopped" if isinstance(value, KeyboardInterrupt) else "failed", value)
+        code = exit_code(value) if isinstance(value, SystemExit) else None
+        value = None if code == 0 else value
+        self._end(status_after(value), value, code)
 
     # -- showing -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +326,7 @@ class Experiment:
             "created": json_time(self.created),
             "params": json_value(self.params),
             "command": self.command,
-            "num_checkpoints": len(self._history.checkpoints),
+            "num_checkpoints": self._summary.count,
             "latest_checkpoint": latest.to_json() if latest else None,
             "best_checkpoint": best.to_json() if best else None,
             "user": self.user,
@@ -256,13 +335,14 @@ class Experiment:
             "status": self.status,
             "exception": self.exception,
             "tags": self.tags,
+            "note": self.note,
             "python_version": self.python_version,
-            "heads": [head.commit_id.hex() for head in self._history.heads],
+            "heads": [head.hex() for head in self._summary.heads],
         }
 
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""
-        return f"<Experiment {self.short_id}{name} checkpoints={len(self._history.checkpoints)}>"
+        return f"<Experiment {self.short_id}{name} checkpoints={self._summary.count}>"
 
     def _repr_html_(self) -> str:
         rows = [[key, format_value(value, 60)] for key, value in self.params.items()]
@@ -287,30 +367,24 @@ class ExperimentList(list[Experiment]):
     def _repr_html_(self) -> str:
         names = list(dict.fromkeys(name for one in self for name in one.params))
         rows = [
-            [one.short_id, one.name or "", one.status, str(len(one.checkpoints))]
+            [one.short_id, one.name or "", one.status, str(one._summary.count)]
             + [format_value(one.params[name]) if name in one.params else "" for name in names]
             for one in self
         ]
         return html_table(["experiment", "name", "status", "checkpoints", *names], rows)
 
 
-def status(history: ExperimentHistory, repository: Repository) -> Status:
+def status_after(exception: BaseException | None) -> Status:
+    """Return how an experiment ended by what left it: Ctrl-C stops it, every other exception means that it failed."""
+    if exception is None:
+        return "finished"
+    return "stopped" if isinstance(exception, KeyboardInterrupt) else "failed"
+
+
+def status(summary: ExperimentSummary, repository: Repository) -> Status:
     """Return an experiment's status: running if any session is, else how the newest session ended."""
-    open_sessions = [start.name.session for start in history.starts if start.name.session not in history.ends]
-    if any(repository.is_session_running(session) for session in open_sessions):
+    if repository.liveness.running(summary):
         return "running"
-    newest = history.newest_session
-    end = history.ends.get(newest.name.session) if newest else None
-    if end is None or end.status == "stopped":
+    if summary.end_status not in ("finished", "failed"):
         return "stopped"
-    return "failed" if end.status == "failed" else "finished"
-
-
-def exception(history: ExperimentHistory) -> str | None:
-    """Return what ended the newest session, as `Type: message`, when it failed."""
-    newest = history.newest_session
-    end = history.ends.get(newest.name.session) if newest else None
-    if end is None or not end.exception:
-        return None
-    kind, message = end.exception.get("type", ""), end.exception.get("message", "")
-    return f"{kind}: {message}" if message else str(kind)
+    return "failed" if summary.end_status == "failed" else "finished"

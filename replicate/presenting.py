@@ -1,17 +1,53 @@
-"""How commits, times and values are given to people and programs: sentences, JSON, notebook tables. Floor 7."""
+"""How commits, files, times and values are given to people and programs: sentences, JSON, tables. Floor 7."""
 
 from __future__ import annotations
 
 import datetime
 import html
 import math
+import os
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from replicate.objects.model import Mode, TreeEntry
 from replicate.refs import CommitRecord
 from replicate.text import format_bytes, format_seconds, format_value
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+FileKind = Literal["file", "executable", "symlink", "folder"]
+
+KINDS: dict[Mode, FileKind] = {
+    Mode.FILE: "file",
+    Mode.EXECUTABLE: "executable",
+    Mode.SYMLINK: "symlink",
+    Mode.DIRECTORY: "folder",
+}
+"""What people call the modes of entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a checkpoint.
+
+    Attributes:
+        path: Relative to the project, with `/`; bytes that are not UTF-8 as surrogates, as `os.fsdecode` gives them.
+        size_bytes: Its length.
+        kind: "file", "executable" or "symlink"; of a difference also "folder", which is an empty one.
+        object_id: BLAKE3 of its bytes, 64 hex digits: what `b3sum` prints. Empty for a file of the worktree that was
+            not read.
+    """
+
+    path: str
+    size_bytes: int
+    kind: FileKind
+    object_id: str
+
+    @classmethod
+    def of(cls, path: bytes, entry: TreeEntry) -> File:
+        """Return the file at a path of a tree."""
+        return cls(os.fsdecode(path), entry.size_bytes, KINDS[entry.mode], entry.object_id.hex())
 
 
 def describe_saved(record: CommitRecord, primary: tuple[str, str] | None) -> str:
@@ -40,7 +76,9 @@ def json_time(time: datetime.datetime) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """Return a value as JSON can hold it: NaN and infinities as text."""
+    """Return a value as JSON can hold it: NaN and infinities as text, bytes in hex."""
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, dict):

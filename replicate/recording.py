@@ -8,17 +8,16 @@ from __future__ import annotations
 import atexit
 import datetime
 import os
-import sys
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from replicate import config
 from replicate.capture import capture
 from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
+from replicate.ending import Ending
 from replicate.errors import InvalidInputError, RevisionNotFoundError, SessionError, StorageError
-from replicate.experiment import Experiment, Status
-from replicate.history import ExperimentHistory, History
+from replicate.experiment import Experiment, Status, status_after
+from replicate.history import ExperimentHistory, History, assemble
 from replicate.host import Host
 from replicate.presenting import json_value, to_datetime
 from replicate.refs import CommitRecord
@@ -63,6 +62,11 @@ class InertExperiment(Experiment):
         return {}
 
     @property
+    def imported_packages(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    @property
     def start(self) -> Checkpoint:
         """A checkpoint without files."""
         return InertCheckpoint(None, None)
@@ -71,6 +75,11 @@ class InertExperiment(Experiment):
     def checkpoints(self) -> CheckpointList:
         """None."""
         return CheckpointList()
+
+    @property
+    def metric_names(self) -> list[str]:
+        """None."""
+        return []
 
     @property
     def primary_metric(self) -> tuple[str, str] | None:
@@ -105,6 +114,24 @@ class InertExperiment(Experiment):
         """Return None."""
         return None
 
+    @property
+    def note(self) -> str:
+        """Nothing."""
+        return ""
+
+    def tag(
+        self,
+        *tags: str,
+        remove: Iterable[str] = (),
+        name: str | None = None,
+        note: str | None = None,
+        force: bool = False,
+    ) -> None:
+        """Do nothing."""
+
+    def delete(self, *, force: bool = False) -> None:
+        """Do nothing."""
+
     def refresh(self) -> None:
         """Do nothing."""
 
@@ -127,7 +154,7 @@ class Recorder:
         self._make_reporter = make_reporter
         self._current: Experiment | None = None
         self._pid = 0
-        self._exception: BaseException | None = None
+        self._ending = Ending()
         self._watches_exit = False
 
     def init(
@@ -200,7 +227,7 @@ class Recorder:
         session = Session(repository, reporter, capture(repository.host, project.root))
         try:
             if resume:
-                found = self._resumed(History(repository.refs.list()), resume)
+                found = self._resumed(repository.history(), resume)
                 session.resume(found, found.heads[-1], primary_metric)
             else:
                 session.begin(params, name, tags, primary_metric, self._parent(repository, parent))
@@ -208,15 +235,12 @@ class Recorder:
             session.close()
             raise
         experiment_id = session.experiment_id
-        history = History(repository.refs.list(experiment_id))
-        begun = history.experiment(experiment_id)
+        begun = assemble(repository.refs.list(experiment_id))
         assert begun is not None
         experiment = Experiment(repository, begun, reporter, session, on_error)
         verb = "continuing" if resume else "experiment"
         files = "" if resume else f" · {plural(begun.root.files, 'file')}"
-        reporter.notice(
-            f"{verb} {experiment_id.short}{' ' + begun.root.commit.name if begun.root.commit.name else ''}{files}"
-        )
+        reporter.notice(f"{verb} {experiment_id.short}{' ' + begun.name if begun.name else ''}{files}")
         if resume:
             self._tell_changes(session, reporter)
         return experiment
@@ -235,16 +259,17 @@ class Recorder:
     def _resumed(history: History, resume: str | bool | Experiment) -> ExperimentHistory:
         if resume is not True:
             return resolve_experiment(history, resume.id if isinstance(resume, Experiment) else str(resume))
-        if not history.experiments:
+        found = history.experiment(history.summaries[-1].experiment_id) if history.summaries else None
+        if found is None:
             raise RevisionNotFoundError("there is no experiment to resume", hint="replicate.init() starts one")
-        return history.experiments[-1]
+        return found
 
     @staticmethod
     def _parent(repository: Repository, parent: str | Checkpoint | None) -> CommitRecord | None:
         if parent is None:
             return None
         text = parent.id if isinstance(parent, Checkpoint) else parent
-        return resolve(History(repository.refs.list()), text).record
+        return resolve(repository.history(), text).record
 
     def checkpoint(
         self,
@@ -278,24 +303,14 @@ class Recorder:
         if self._watches_exit:
             return
         self._watches_exit = True
-        previous = sys.excepthook
-
-        def remember(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-            if not hasattr(sys, "ps1"):  # an error at an interactive prompt ends nothing
-                self._exception = value
-            previous(kind, value, trace)
-
-        sys.excepthook = remember
+        self._ending.watch()
         atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
         if self._current is None or self._pid != os.getpid():
             return
-        if self._exception is None:
-            self._current.stop()
-        else:
-            interrupted = isinstance(self._exception, KeyboardInterrupt)
-            self._current._end("stopped" if interrupted else "failed", self._exception)
+        exception, code = self._ending.told()
+        self._current._end(status_after(exception), exception, code)
 
 
 def _check_path(path: Any) -> None:

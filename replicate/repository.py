@@ -10,12 +10,17 @@ from collections.abc import Iterator
 
 from replicate.config import Project
 from replicate.errors import CorruptionError, KeyNotFoundError, StorageError, UnsupportedFormatError
+from replicate.history import History
 from replicate.host import Host
+from replicate.liveness import Liveness
 from replicate.objects.ids import blob_id
 from replicate.objects.index import ObjectIndex
 from replicate.objects.locator import FrameRef, LocatorView
 from replicate.objects.store import ObjectStore
+from replicate.objects.writer import ObjectWriter
+from replicate.overview import Overview
 from replicate.refs import CommitRecord, RecordName, RefStore
+from replicate.refs.cache import ShardCache
 from replicate.reporting import Reporter
 from replicate.transport import LocalTransport, Transport
 from replicate.worktree.index import Index
@@ -23,6 +28,45 @@ from replicate.worktree.index import Index
 MARKER_KEY = "ctl/v1"
 _LEFTOVER_NS = 86_400 * 10**9
 MARKER = b"replicate store, format 1\n"
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """Close what this process, a fork, inherited: a session must not seem to run for as long as a child of it does."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def check_format(transport: Transport, store: str) -> None:
+    """Refuse a store that this version cannot read. A store that does not exist yet is an empty one.
+
+    Raises:
+        UnsupportedFormatError: It needs a newer version. CorruptionError: Its marker is none.
+    """
+    names = [info.key.removeprefix("ctl/") for info in transport.list("ctl/")]
+    unknown = [name.removeprefix("feat~read~") for name in names if name.startswith("feat~read~")]
+    newer = sorted(name for name in names if name[:1] == "v" and name[1:].isdigit() and name != "v1")
+    if unknown:
+        raise UnsupportedFormatError(
+            f"{store} uses {', '.join(sorted(unknown))}, which this version cannot read",
+            hint="upgrade replicate: pip install --upgrade replicate-vc",
+        )
+    if newer and "v1" not in names:
+        raise UnsupportedFormatError(
+            f"{store} has format {newer[-1][1:]}; this version reads format 1",
+            hint="upgrade replicate: pip install --upgrade replicate-vc",
+        )
+    # A marker that is cut short is a torn write: the next save puts it again (I0).
+    if "v1" in names and not MARKER.startswith(transport.get(MARKER_KEY).rstrip(b"\0")):
+        raise CorruptionError(
+            f"{store}/{MARKER_KEY} is damaged: not the marker of a store",
+            where=MARKER_KEY,
+            hint="if the rest is intact, delete that file: the next save writes it again",
+        )
 
 
 class Repository:
@@ -41,7 +85,7 @@ class Repository:
         self.reporter = reporter
         self.transport: Transport = transport or LocalTransport(project.store, durability=project.durability)
         self.refs = RefStore(self.transport, self._tell_damage)
-        self._check_format()
+        check_format(self.transport, project.store)
 
     def _tell_damage(self, error: CorruptionError) -> None:
         self.reporter.warn(f"{error.message}; it is left out")
@@ -69,6 +113,16 @@ class Repository:
         durable = self.project.durability == "safe"
         return ObjectIndex(self.cache_path("objects.db"), self.transport, self.host.boot_id, durable=durable)
 
+    def writer(self, workers: int = 1) -> ObjectWriter:
+        """Begin to write objects; `index.begin_save` has been called, or will be. The caller closes it."""
+        return ObjectWriter(
+            self.transport,
+            self.index,
+            random=self.host.random,
+            durable=self.project.durability == "safe",
+            workers=workers,
+        )
+
     def excluded_paths(self, folder: str) -> tuple[bytes, ...]:
         """Return the store's path relative to `folder` if it lies in it: it is never saved into itself."""
         path = os.path.relpath(os.path.realpath(self.project.store), folder)
@@ -76,33 +130,11 @@ class Repository:
 
     # -- format --------------------------------------------------------------------------------------------------
 
-    def _check_format(self) -> None:
-        """Refuse a store that this version cannot read. A store that does not exist yet is an empty one."""
-        names = [info.key.removeprefix("ctl/") for info in self.transport.list("ctl/")]
-        unknown = [name.removeprefix("feat~read~") for name in names if name.startswith("feat~read~")]
-        newer = sorted(name for name in names if name[:1] == "v" and name[1:].isdigit() and name != "v1")
-        if unknown:
-            raise UnsupportedFormatError(
-                f"{self.project.store} uses {', '.join(sorted(unknown))}, which this version cannot read",
-                hint="upgrade replicate: pip install --upgrade replicate-vc",
-            )
-        if newer and "v1" not in names:
-            raise UnsupportedFormatError(
-                f"{self.project.store} has format {newer[-1][1:]}; this version reads format 1",
-                hint="upgrade replicate: pip install --upgrade replicate-vc",
-            )
-        # A marker that is cut short is a torn write: the next save puts it again (I0).
-        if "v1" in names and not MARKER.startswith(self.transport.get(MARKER_KEY).rstrip(b"\0")):
-            raise CorruptionError(
-                f"{self.project.store}/{MARKER_KEY} is damaged: not the marker of a store",
-                where=MARKER_KEY,
-                hint="if the rest is intact, delete that file: the next save writes it again",
-            )
-
     def create(self) -> bool:
         """Make the store if it is not there; return whether it was made. SPEC §5.1."""
         with contextlib.suppress(KeyNotFoundError):
             if self.transport.get(MARKER_KEY) == MARKER:
+                self.transport.put(MARKER_KEY, MARKER)  # whoever wrote it may not have lived to sync it (I1)
                 return False
         is_new = not os.path.isdir(os.path.join(self.project.store, "ctl"))
         try:
@@ -134,13 +166,17 @@ class Repository:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
-    def view(self, locator: FrameRef) -> LocatorView:
-        """Return the locations of what a locator leads to."""
-        return LocatorView(self.transport, [locator])
+    def history(self) -> History:
+        """Return every experiment, as one look at the store shows them."""
+        return History(Overview(self.refs, lambda: ShardCache(self.cache_path("refs.db"))))
 
-    def objects(self, locator: FrameRef) -> ObjectStore:
-        """Return the objects that a locator leads to: those of one commit's closure."""
-        return ObjectStore(self.transport, self.view(locator))
+    def view(self, *locators: FrameRef) -> LocatorView:
+        """Return the locations of what locators lead to."""
+        return LocatorView(self.transport, locators)
+
+    def objects(self, *locators: FrameRef) -> ObjectStore:
+        """Return the objects that locators lead to: those of the closures of their commits."""
+        return ObjectStore(self.transport, self.view(*locators))
 
     def all_objects(self) -> ObjectStore:
         """Return every object in the store, by the dedup index brought up to date."""
@@ -198,15 +234,30 @@ class Repository:
     # -- sessions --------------------------------------------------------------------------------------------------
 
     def hold_session(self, session: str) -> int | None:
-        """Lock `local/sessions/<session>` until the process ends or `os.close`s the result: it is running."""
+        """Lock `local/sessions/<session>` until the process ends or lets go of it: it is running.
+
+        Returns:
+            What `release_session` takes; None where the file system has no locks.
+        """
         path = self.local_path("sessions", session)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return None
+        _held.add(fd)
         return fd
+
+    def release_session(self, held: int) -> None:
+        """Let go of a session that this process holds; a fork holds none."""
+        if held in _held:
+            _held.remove(held)
+            os.close(held)
 
     def is_session_running(self, session: str) -> bool:
         """Tell whether a process on this machine holds a session."""
@@ -221,3 +272,8 @@ class Repository:
         finally:
             os.close(fd)
         return False
+
+    @functools.cached_property
+    def liveness(self) -> Liveness:
+        """Tells which sessions run, here and on other machines."""
+        return Liveness(self.transport, self.host, self.is_session_running)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from replicate.errors import CorruptionError, PathNotFoundError
-from replicate.history import History
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Mode, TreeEntry
 from replicate.objects.store import ObjectStore
@@ -89,10 +88,10 @@ def _retained(repository: Repository) -> Callable[[ObjectID], bool]:
         if packs is None:
             repository.index.refresh()
             repository.index.begin_save()
-            history = History(repository.refs.list())
             packs = set()
-            for record in history.records():
-                packs |= repository.refs.read_packset(record.packset)
+            for record in repository.refs.list():  # hidden commits too: they can be brought back
+                if isinstance(record, CommitRecord):
+                    packs |= repository.refs.read_packset(record.packset)
         return any(place.pack in packs for place in repository.index.find(blob))
 
     return is_retained

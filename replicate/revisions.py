@@ -1,7 +1,7 @@
 """What a person types to name a commit → its record. Floor 4.
 
 prefix      at least 4 hex digits of an experiment's or checkpoint's id
-name        an experiment's name; of several the newest, with a notice
+name        an experiment's name; of several the newest, with a notice      tag      what has it, if only one has
 latest      the newest checkpoint of all            best    the best of the newest experiment with a primary metric
 X@best X@latest X@start     within experiment X     X~2     the second parent back     X:path   a path in it
 """
@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from replicate.errors import AmbiguousRevisionError, InvalidInputError, RevisionNotFoundError
-from replicate.history import ExperimentHistory, History, number, parent_of
+from replicate.history import ExperimentHistory, History, number
+from replicate.objects.ids import SHORT_DIGITS, ObjectID
 from replicate.refs import CommitRecord
+from replicate.summary import ExperimentSummary
 from replicate.text import format_value
 
 MIN_PREFIX_DIGITS = 4
+_LISTED = 10
 _HEX = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
 _SELECTORS = ("best", "latest", "start")
 _FORBIDDEN = re.compile(r"[@~:/\x00-\x1f\x7f]")
@@ -66,7 +69,7 @@ def check_experiment_name(name: str) -> str:
 
 
 def resolve(
-    history: History, text: str, *, plumbing: bool = False, describe: Callable[[ExperimentHistory], str] | None = None
+    history: History, text: str, *, plumbing: bool = False, describe: Callable[[ExperimentSummary], str] | None = None
 ) -> Resolution:
     """Return the commit that `text` names.
 
@@ -98,25 +101,30 @@ def resolve(
     else:
         found = _find(history, name, notices, describe)
         if isinstance(found, ExperimentHistory):
-            is_whole = True
+            is_whole = "~" not in text.partition(":")[0]
             if plumbing:
                 record = found.root
             else:
-                record = (found.latest or found.root) if steps else _default(found, notices)
+                record = _default(found, notices) if is_whole else (found.latest or found.root)
         else:
             record = found
     for _ in range(steps):
-        parent = parent_of(history, record.commit)
+        parent = history.parent_of(record)
         if parent is None:
             raise RevisionNotFoundError(f"{text!r} goes back beyond the first commit")
         record = parent
-    return Resolution(
-        record, history.experiment_of(record), path if colon else None, tuple(notices), is_whole and not steps
-    )
+    return Resolution(record, history.experiment_of(record), path if colon else None, tuple(notices), is_whole)
+
+
+def resolve_itself(
+    history: History, text: str, *, describe: Callable[[ExperimentSummary], str] | None = None
+) -> Resolution:
+    """As `resolve`, but an experiment alone means itself (its root); `X~2` counts from its latest checkpoint."""
+    return resolve(history, text, plumbing="~" not in text.partition(":")[0], describe=describe)
 
 
 def resolve_experiment(
-    history: History, text: str, *, describe: Callable[[ExperimentHistory], str] | None = None
+    history: History, text: str, *, describe: Callable[[ExperimentSummary], str] | None = None
 ) -> ExperimentHistory:
     """Return the experiment that `text` names: by id prefix or name.
 
@@ -125,6 +133,47 @@ def resolve_experiment(
         RevisionNotFoundError, AmbiguousRevisionError: As in `resolve`.
     """
     return _find_experiment(history, text, [], describe)
+
+
+def resolve_hidden(
+    history: History, text: str, *, describe: Callable[[ExperimentSummary], str] | None = None
+) -> tuple[ExperimentHistory, CommitRecord | None]:
+    """Return what `text` names among what was removed: an experiment, so all that is removed of it, or a checkpoint.
+
+    A name or an id prefix is enough; an experiment counts too of which only checkpoints were removed.
+
+    Raises:
+        RevisionNotFoundError: Nothing that was removed has this name. AmbiguousRevisionError: Several have.
+    """
+    named = [one for one in history.hidden if one.name == text]
+    named = named or [one for one in history.summaries if one.removed and one.name == text]
+    matches: list[CommitRecord] = []
+    for summary in named:
+        found = history.experiment(summary.experiment_id, hidden=True)
+        matches += [found.root] if found else []
+    if not matches and _HEX.fullmatch(text) and len(text) >= MIN_PREFIX_DIGITS:
+        removed = (one for one in history.find(text) if one.commit.is_root and history.experiment_of(one).hidden)
+        matches = [*history.find(text, hidden=True), *removed]
+    if not matches:
+        raise RevisionNotFoundError(
+            f"nothing that was removed is named {text!r}", hint="`replicate undo` lists what can be brought back"
+        )
+    if len(matches) > 1:
+        raise _ambiguous(history, text, matches, describe, "give an id" if named else None)
+    (match,) = matches
+    experiment = history.experiment_of(match)
+    return experiment, None if match.commit.is_root else match
+
+
+def _removed_hint(history: History, text: str) -> str:
+    """Return what to do when nothing is named like this: bring it back, if it was removed."""
+    try:
+        resolve_hidden(history, text)
+    except AmbiguousRevisionError:
+        return "what is named so was removed; `replicate undo` lists what can be brought back"
+    except RevisionNotFoundError:
+        return "`replicate ls` shows what there is"
+    return f"it was removed; `replicate undo {text}` brings it back"
 
 
 def _split_steps(base: str, text: str) -> tuple[str, int]:
@@ -137,7 +186,7 @@ def _split_steps(base: str, text: str) -> tuple[str, int]:
 
 
 def _find_experiment(
-    history: History, name: str, notices: list[str], describe: Callable[[ExperimentHistory], str] | None
+    history: History, name: str, notices: list[str], describe: Callable[[ExperimentSummary], str] | None
 ) -> ExperimentHistory:
     found = _find(history, name, notices, describe)
     if isinstance(found, ExperimentHistory):
@@ -150,23 +199,24 @@ def _find_experiment(
 
 
 def _find(
-    history: History, name: str, notices: list[str], describe: Callable[[ExperimentHistory], str] | None
+    history: History, name: str, notices: list[str], describe: Callable[[ExperimentSummary], str] | None
 ) -> ExperimentHistory | CommitRecord:
-    named = [experiment for experiment in history.experiments if experiment.root.commit.name == name]
-    if named:
-        if len(named) > 1:
-            notices.append(
-                f"{len(named)} experiments are named {name}; taking the newest, {named[-1].experiment_id.short}"
-            )
-        return named[-1]
-    if not _HEX.fullmatch(name):
-        raise RevisionNotFoundError(f"no experiment is named {name!r}", hint="`replicate ls` shows what there is")
-    if len(name) < MIN_PREFIX_DIGITS:
-        raise InvalidInputError(f"{name} is too short: an id needs at least {MIN_PREFIX_DIGITS} digits")
-    matches = [record for record in history.records() if record.commit_id.hex().startswith(name)]
+    """Return what a name, a tag or the beginning of an id means.
+
+    No name and no tag looks like an id of four digits or more, so these are not searched for one. From seven digits on,
+    the short form that is shown, an experiment goes before checkpoints whose ids begin with the same ones: a listing
+    knows every experiment, but not every checkpoint.
+    """
+    if not _HEX.fullmatch(name) or len(name) < MIN_PREFIX_DIGITS:
+        return _find_named(history, name, notices, describe)
+    if len(name) >= SHORT_DIGITS:
+        experiments = history.find_experiments(name)
+        if len(experiments) == 1:
+            return experiments[0]
+    matches = history.find(name)
     if not matches:
         raise RevisionNotFoundError(
-            f"no experiment or checkpoint has an id that begins with {name}", hint="`replicate ls` shows what there is"
+            f"no experiment or checkpoint has an id that begins with {name}", hint=_removed_hint(history, name)
         )
     if len(matches) > 1:
         raise _ambiguous(history, name, matches, describe)
@@ -174,32 +224,88 @@ def _find(
     return history.experiment_of(match) if match.commit.is_root else match
 
 
+def _find_named(
+    history: History, name: str, notices: list[str], describe: Callable[[ExperimentSummary], str] | None
+) -> ExperimentHistory | CommitRecord:
+    named = [experiment for experiment in history.summaries if experiment.name == name]
+    if len(named) > 1:
+        notices.append(f"{len(named)} experiments are named {name}; taking the newest, {named[-1].experiment_id.short}")
+    if named:
+        return _load(history, named[-1].experiment_id)
+    tagged = _tagged(history, name)
+    if len(tagged) == 1:
+        return tagged[0]
+    if tagged:
+        records = [one.root if isinstance(one, ExperimentHistory) else one for one in tagged]
+        described = [_describe(history, one, describe) for one in records[:_LISTED]]
+        raise AmbiguousRevisionError(
+            f"several have the tag {name}: {', '.join(described)}" + (", …" if len(tagged) > _LISTED else ""),
+            candidates=[one.commit_id.hex() for one in records],
+            hint=f"give an id; `replicate ls -f 'tag = {name}'` lists experiments that have it",
+        )
+    if not _HEX.fullmatch(name):
+        raise RevisionNotFoundError(f"no experiment or tag is named {name!r}", hint=_removed_hint(history, name))
+    raise InvalidInputError(f"{name} is too short: an id needs at least {MIN_PREFIX_DIGITS} digits")
+
+
+def _load(history: History, experiment_id: ObjectID) -> ExperimentHistory:
+    found = history.experiment(experiment_id)
+    if found is None:
+        raise RevisionNotFoundError(f"the records of experiment {experiment_id.short} are not in the store any more")
+    return found
+
+
+def _tagged(history: History, tag: str) -> list[ExperimentHistory | CommitRecord]:
+    """Return experiments and checkpoints that have a tag: all if they are few, else more than are ever told."""
+    found: list[ExperimentHistory | CommitRecord] = []
+    for one in history.summaries:
+        commits = [commit for commit, tags in one.checkpoint_tags.items() if tag in tags]
+        if tag in one.tags or commits:
+            experiment = _load(history, one.experiment_id)
+            found += [experiment] if tag in one.tags else []
+            found += [experiment.commits[commit] for commit in commits]
+        if len(found) > _LISTED:
+            break
+    return found
+
+
 def _ambiguous(
     history: History,
     name: str,
     matches: Sequence[CommitRecord],
-    describe: Callable[[ExperimentHistory], str] | None,
+    describe: Callable[[ExperimentSummary], str] | None,
+    hint: str | None = None,
 ) -> AmbiguousRevisionError:
     kinds = {"experiment" if record.commit.is_root else "checkpoint" for record in matches}
     noun = f"{kinds.pop()}s" if len(kinds) == 1 else "commits"
     described = []
-    for record in matches[:10]:
+    for record in matches[:_LISTED]:
         ids = [other.commit_id.hex() for other in matches if other is not record]
         digits = max(7, *(_common(record.commit_id.hex(), other) + 1 for other in ids))
-        if record.commit.is_root:
-            more = describe(history.experiment_of(record)) if describe else (record.commit.name or "")
-        else:
-            more = f"step {record.commit.step}"
-        described.append(record.commit_id.hex()[:digits] + (f" ({more})" if more else ""))
-    if len(matches) > 10:
+        described.append(_describe(history, record, describe, digits))
+    if len(matches) > _LISTED:
         described.append("…")
     shared = min(_common(a.commit_id.hex(), b.commit_id.hex()) for a, b in itertools.pairwise(matches))
     digits = shared + 1 - len(name)
     return AmbiguousRevisionError(
         f"{name} matches {len(matches)} {noun}: {', '.join(described)}",
         candidates=[record.commit_id.hex() for record in matches],
-        hint="type one more digit" if digits <= 1 else f"type {digits} more digits",
+        hint=hint or ("type one more digit" if digits <= 1 else f"type {digits} more digits"),
     )
+
+
+def _describe(
+    history: History,
+    record: CommitRecord,
+    describe: Callable[[ExperimentSummary], str] | None,
+    digits: int = SHORT_DIGITS,
+) -> str:
+    if record.commit.is_root:
+        summary = history.experiment_of(record).summary
+        more = describe(summary) if describe else (summary.name or "")
+    else:
+        more = f"step {record.commit.step}"
+    return record.commit_id.hex()[:digits] + (f" ({more})" if more else "")
 
 
 def _common(left: str, right: str) -> int:
@@ -235,17 +341,21 @@ def label(record: CommitRecord) -> str:
 
 
 def _newest(history: History) -> CommitRecord:
-    checkpoints = [record for record in history.records() if not record.commit.is_root]
-    if not checkpoints:
+    newest = max(
+        (one for one in history.summaries if one.latest),
+        key=lambda one: (one.latest.time_ns, one.latest.seq) if one.latest else (0, 0),
+        default=None,
+    )
+    if newest is None:
         raise RevisionNotFoundError("there is no checkpoint yet", hint="`replicate checkpoint` saves one")
-    return max(checkpoints, key=lambda record: (record.commit.time_ns, record.commit.seq))
+    return max(_load(history, newest.experiment_id).checkpoints, key=lambda one: (one.commit.time_ns, one.commit.seq))
 
 
 def _best(history: History, notices: list[str]) -> CommitRecord:
     """Return the best checkpoint of the newest experiment with a primary metric; tell when an older one has better."""
-    if not history.experiments:
+    if not history.summaries:
         raise RevisionNotFoundError("there is no experiment yet", hint="`replicate checkpoint` starts one")
-    measured = [one for one in history.experiments if one.primary_metric is not None and one.best is not None]
+    measured = [one for one in history.summaries if one.primary_metric is not None and one.best is not None]
     if not measured:
         raise RevisionNotFoundError(
             "no experiment has a primary metric", hint='give one: checkpoint(..., primary_metric=("loss", "minimize"))'
@@ -261,10 +371,11 @@ def _best(history: History, notices: list[str]) -> CommitRecord:
             f"best is that of the newest experiment, {newest.experiment_id.short} with {name} {values[0]}; "
             f"{best.experiment_id.short} has {values[1]}"
         )
-    assert newest.best is not None
-    return newest.best
+    found = _load(history, newest.experiment_id).best
+    assert found is not None
+    return found
 
 
-def _best_value(experiment: ExperimentHistory, name: str) -> float:
-    value = number(experiment.best.commit.metrics.get(name)) if experiment.best else None
+def _best_value(experiment: ExperimentSummary, name: str) -> float:
+    value = number(experiment.best.metrics.get(name)) if experiment.best else None
     return 0.0 if value is None else value

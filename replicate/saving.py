@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from replicate.base import Base, DirectoryState
-from replicate.errors import CorruptionError, StorageError
+from replicate.base import Base, DirectoryState, load_directories
+from replicate.errors import CorruptionError, ObjectNotFoundError, StorageError
 from replicate.objects.cutting import MAX_PIECE_BYTES
 from replicate.objects.ids import Kind, ObjectID, blob_id
 from replicate.objects.model import (
@@ -24,6 +24,7 @@ from replicate.objects.model import (
     encode_commit,
     encode_tree,
 )
+from replicate.objects.store import ObjectStore
 from replicate.objects.writer import ObjectWriter, Stored
 from replicate.refs import CommitRecord
 from replicate.refs.store import packset_of
@@ -81,13 +82,7 @@ class Save:
         self._grown: list[bytes] = []
         self._skipped: dict[bytes, str] = {}
         self._directories: dict[bytes, DirectoryState] = {}
-        self._writer = ObjectWriter(
-            repository.transport,
-            repository.index,
-            random=self._host.random,
-            durable=repository.project.durability == "safe",
-            workers=max(1, min(8, self._host.cpu_count)),
-        )
+        self._writer = repository.writer(max(1, min(8, self._host.cpu_count)))
 
     def run(
         self,
@@ -95,6 +90,8 @@ class Save:
         make_commit: Callable[[ObjectID, PathList | None, PathList | None], Commit],
         session: str,
         extra: Callable[[ObjectWriter], None] = lambda writer: None,
+        *,
+        tree: ObjectID | None = None,
     ) -> Saved:
         """Save, publish, and return what was saved. When it raises nothing was published.
 
@@ -103,17 +100,14 @@ class Save:
             make_commit: Makes the commit from its tree, the unstable and the skipped paths.
             session: The session's 16 hex digits.
             extra: Stores more objects in the same packs.
+            tree: Commit this tree, which the store holds with all that is below it; no file is looked at.
         """
         started = self._host.monotonic_ns()
         try:
             with self._repository.saving():
                 self._repository.index.begin_save()
                 self._trusted = self._is_base_sound()
-                selection = self._select(named)
-                self._store_items(selection)
-                self._writer.flush()
-                root = self._build(selection)
-                self._index.save()
+                root = self._store(named) if tree is None else self._adopt(tree)
                 self._new_bytes = self._writer.new_bytes
                 extra(self._writer)
                 commit = make_commit(
@@ -125,6 +119,64 @@ class Save:
         self._warn()
         base = Base(record, stored, self._directories)
         return Saved(base, root.files, root.size_bytes, self._new_bytes, record.duration_ns)
+
+    def store_folder(self, folder: NamedPath | None) -> ObjectID:
+        """Store a folder, or the whole worktree, without a commit; return its tree, durable with all that is below it.
+
+        When it raises, or is killed, what was stored so far is in no commit and harms nothing.
+        """
+        try:
+            with self._repository.saving():
+                self._repository.check_writable()
+                self._repository.index.begin_save()
+                self._store(None if folder is None else (folder,))
+                self._writer.finish_loose()
+        finally:
+            self._writer.close()
+        self._warn()
+        return self._directories[folder.path if folder else b""].tree
+
+    def _store(self, named: tuple[NamedPath, ...] | None) -> DirectoryState:
+        selection = self._select(named)
+        self._store_items(selection)
+        self._writer.flush()
+        root = self._build(selection)
+        self._index.save()
+        return root
+
+    def _adopt(self, tree: ObjectID) -> DirectoryState:
+        """Take over a tree that the store holds, and make sure that all that is below it can be relied on."""
+        objects = ObjectStore(self._repository.transport, self._repository.index)
+        self._directories.update(load_directories(objects, tree))
+        trusted = self._base.directories.values() if self._base and self._trusted else ()
+        known = {state.tree for state in trusted}
+        known_files = {(one.object_id, one.size_bytes) for state in trusted for one in state.entries}
+        for folder, state in self._directories.items():
+            if state.tree not in known and self._writer.held_length(state.tree, Kind.TREE) is None:
+                raise ObjectNotFoundError(f"tree {state.tree.hex()} is not in the store", object_id=state.tree.hex())
+            for entry in state.entries:
+                path = join(folder, entry.name)
+                if entry.mode is Mode.DIRECTORY:
+                    size: int | None = self._directories[path].size_bytes
+                elif (entry.object_id, entry.size_bytes) in known_files:
+                    continue
+                else:
+                    size = self._writer.held_length(entry.object_id, Kind.BLOB)
+                self._check_adopted(path, entry, size)
+        return self._directories[b""]
+
+    @staticmethod
+    def _check_adopted(path: bytes, entry: TreeEntry, size: int | None) -> None:
+        wanted = entry.object_id.hex()
+        if size is None:
+            raise ObjectNotFoundError(
+                f"{ascii_safe(path)} cannot be committed: blob {wanted} is not in the store",
+                object_id=wanted,
+                hint="store the file: `replicate hash-object -w FILE`",
+            )
+        if size != entry.size_bytes:
+            where = f"object {wanted}"
+            raise CorruptionError(f"{ascii_safe(path)} cannot be committed: its tree claims another size", where=where)
 
     def _is_base_sound(self) -> bool:
         """Tell whether every pack of the base may be relied on; a dedup index that was lost meanwhile is rebuilt."""

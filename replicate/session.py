@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from replicate.base import load_base
-from replicate.capture import Capture, storable
+from replicate.capture import Capture, describe
 from replicate.comparing import Change, compare_worktree
 from replicate.errors import ConflictError, InvalidInputError, SessionError
 from replicate.history import ExperimentHistory
+from replicate.masking import mask
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Commit, Mode, PathList, TreeEntry, encode_tree
 from replicate.objects.writer import ObjectWriter
@@ -23,10 +24,9 @@ from replicate.reporting import Reporter
 from replicate.repository import Repository
 from replicate.saving import Save, Saved
 from replicate.selection import NamedPath
-from replicate.values import check_primary_metric, check_step, mask, normalise
+from replicate.values import check_primary_metric, check_step, normalise
 from replicate.worktree.scan import join
 
-_MAX_MESSAGE = 2_000
 _LARGEST_COMPARED = 1 << 20
 
 
@@ -57,6 +57,7 @@ class Session:
         self.is_ended = False
         repository.remove_leftovers()
         repository.index.refresh()
+        captured.ask()
 
     # -- begin -----------------------------------------------------------------------------------------------------
 
@@ -67,9 +68,14 @@ class Session:
         tags: Sequence[str],
         primary_metric: tuple[str, str] | None,
         parent: CommitRecord | None,
+        *,
+        tree: ObjectID | None = None,
     ) -> Saved:
-        """Start a new experiment: save the worktree as its root commit, and the session's start."""
-        head = self.repository.read_head()
+        """Start a new experiment: save the worktree as its root commit, and the session's start.
+
+        With `tree`, which the store holds, that is committed, and the worktree has no part in it.
+        """
+        head = self.repository.read_head() if tree is None else None
         base = load_base(self.repository, head) if head else None
         environment: list[ObjectID] = []
 
@@ -91,20 +97,45 @@ class Session:
 
         save = Save(self.repository, self._index, base, self.reporter, self._told)
         saved = save.run(
-            None, make, self.session_id, lambda writer: environment.append(self._write_environment(writer))
+            None, make, self.session_id, lambda writer: environment.append(self._write_environment(writer)), tree=tree
         )
         self._base = saved.base
         self._head = saved.base.record
         self._experiment = self._head.commit_id
         self._primary = self._head.commit.primary_metric
-        self._publish_start(environment[0], saved.base.stored)
-        self.repository.write_head(self._head)
+        self._publish_start(environment[0], saved.base.stored, self._head)
+        if tree is None:
+            self.repository.write_head(self._head)
         return saved
 
     def resume(
         self, experiment: ExperimentHistory, head: CommitRecord, primary_metric: tuple[str, str] | None = None
     ) -> None:
         """Continue an experiment after `head`; no file is restored or read. A primary metric replaces its own."""
+        self._continue(experiment, head, primary_metric)
+        self._record_start(head)
+
+    def append(
+        self,
+        experiment: ExperimentHistory,
+        head: CommitRecord,
+        tree: ObjectID,
+        step: Any,
+        metrics: Mapping[str, Any] | None,
+        primary_metric: tuple[str, str] | None,
+    ) -> Saved:
+        """Commit a tree that the store holds as a checkpoint after `head`; the worktree has no part in it.
+
+        The session's start is recorded after the checkpoint: one that fails leaves no trace.
+        """
+        self._continue(experiment, head)
+        saved = self.checkpoint(None, step, metrics, primary_metric, tree=tree)
+        self._record_start(head)
+        return saved
+
+    def _continue(
+        self, experiment: ExperimentHistory, head: CommitRecord, primary_metric: tuple[str, str] | None = None
+    ) -> None:
         base = load_base(self.repository, head)
         if base is None:
             raise ConflictError(
@@ -117,16 +148,18 @@ class Session:
         self._step = head.commit.step
         self._primary = check_primary_metric(primary_metric, None) or experiment.primary_metric
         self._make_durable(experiment.root, head)
+
+    def _record_start(self, head: CommitRecord) -> None:
         with self.repository.saving():
             self.repository.index.begin_save()
-            writer = self._writer()
+            writer = self.repository.writer()
             try:
                 environment = self._write_environment(writer)
                 stored = writer.finish(None, list)
             finally:
                 writer.close()
             self.repository.check_writable()
-            self._publish_start(environment, stored)
+            self._publish_start(environment, stored, head)
 
     def _make_durable(self, *records: CommitRecord) -> None:
         """Put records again that who wrote them may not have synced: without its root an experiment is not listed."""
@@ -134,24 +167,17 @@ class Session:
             for record in records:
                 self.repository.transport.put(record.name.key, self.repository.transport.get(record.name.key))
 
-    def _writer(self) -> ObjectWriter:
-        return ObjectWriter(
-            self.repository.transport,
-            self.repository.index,
-            random=self.repository.host.random,
-            durable=self.repository.project.durability == "safe",
-            workers=1,
-        )
-
     def _write_environment(self, writer: ObjectWriter) -> ObjectID:
+        for notice in self._captured.finish(self.repository.host):
+            self.reporter.notice(notice)
         entries = [
             TreeEntry(name, Mode.FILE, len(content), writer.write_blob(content))
-            for name, content in self._captured.files.items()
+            for name, content in sorted(self._captured.files.items())
         ]
         tree, _ = writer.write_tree(encode_tree(entries))
         return tree
 
-    def _publish_start(self, environment: ObjectID, stored: Any) -> None:
+    def _publish_start(self, environment: ObjectID, stored: Any, head: CommitRecord) -> None:
         fields = {
             "time": self.repository.host.now_ns(),
             "capture": self._captured.summary,
@@ -159,7 +185,7 @@ class Session:
             **packset_of(stored).fields(),
             "locator": stored.locator.encode(),
         }
-        self.repository.refs.publish(self._experiment, self._head.commit.seq, self.session_id, "s", fields)
+        self.repository.refs.publish(self._experiment, head.commit.seq, self.session_id, "s", fields)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -179,6 +205,8 @@ class Session:
         step: Any,
         metrics: Mapping[str, Any] | None,
         primary_metric: tuple[str, str] | None,
+        *,
+        tree: ObjectID | None = None,
     ) -> Saved:
         """Save a checkpoint after the head. When this raises, nothing was saved and the step counter stands.
 
@@ -187,6 +215,7 @@ class Session:
             step: None counts on: one more than before, 0 first.
             metrics: Name → value.
             primary_metric: (name, goal); the last one given stays in force.
+            tree: Commit this tree, which the store holds, instead; the worktree has no part in it.
         """
         self.check_usable()
         values = normalise(metrics or {}, "metrics")
@@ -215,10 +244,11 @@ class Session:
                 )
 
             save = Save(self.repository, self._index, self._base, self.reporter, self._told)
-            saved = save.run(None if selection is None else tuple(selection), make, self.session_id)
+            saved = save.run(None if selection is None else tuple(selection), make, self.session_id, tree=tree)
             self._base, self._head = saved.base, saved.base.record
             self._step, self._primary = number, given or self._primary
-            self.repository.write_head(self._head)
+            if tree is None:
+                self.repository.write_head(self._head)
             return saved
 
     def _tell_of_unseen_metric(self, metrics: Mapping[str, Any]) -> None:
@@ -252,8 +282,13 @@ class Session:
                 hint=f'continue it with replicate.init(resume="{self._experiment.short}")',
             )
 
-    def end(self, status: str, exception: BaseException | None = None) -> EndRecord | None:
-        """End the session: finished, failed with its exception, or stopped. A second end, or a fork's, does nothing."""
+    def end(
+        self, status: str, exception: BaseException | None = None, exit_code: int | None = None
+    ) -> EndRecord | None:
+        """End the session: finished, failed with its exception, or stopped. A second end, or a fork's, does nothing.
+
+        `exit_code` is the process's, where it is known.
+        """
         with self._lock:
             if self.is_ended or os.getpid() != self._pid:
                 return None
@@ -264,10 +299,9 @@ class Session:
                 "duration": self.repository.host.monotonic_ns() - self._started_ns,
             }
             if exception is not None:
-                fields["exception"] = {
-                    "type": type(exception).__name__,
-                    "message": _message_of(exception),
-                }
+                fields["exception"] = describe(exception)
+            if exit_code is not None:
+                fields["exit"] = exit_code
             try:
                 seq = self._head.commit.seq
                 record = self.repository.refs.publish(self._experiment, seq, self.session_id, "e", fields)
@@ -278,17 +312,11 @@ class Session:
     def close(self) -> None:
         """Let go of what a running session holds, and record nothing. For a session that could not begin."""
         self.is_ended = True
+        self._captured.close()
         if self._held is not None:
-            os.close(self._held)
+            self.repository.release_session(self._held)
             self._held = None
         self.repository.index.close()
-
-
-def _message_of(exception: BaseException) -> str:
-    try:
-        return storable(str(exception))[:_MAX_MESSAGE]
-    except Exception:  # noqa: BLE001 - it is the user's code, and the end is to be recorded
-        return ""
 
 
 def select_paths(root: str, cwd: str, path: Any) -> tuple[NamedPath, ...] | None:

@@ -1,27 +1,16 @@
-"""Params and metrics as plain values: made storable, and masked where they may be secret. Floor 7. SPEC §4.3."""
+"""Params and metrics as plain values, made storable. Floor 7. SPEC §4.3."""
 
 from __future__ import annotations
 
 import enum
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from replicate.errors import InvalidInputError
 
-MASK = "***"
 GOALS = ("minimize", "maximize")
 _MAX_ITEMS = 1_000
-_SECRET_WORDS = r"(?:token|password|passwd|secret|api_?key|access_?key|private_?key|credentials?)"
-_SECRET = re.compile(rf"(?:^|[^a-z]){_SECRET_WORDS}(?:$|[^a-z])", re.IGNORECASE)
-_COUNTED = re.compile(r"(?:max|min|num|n|new|total)[_-]?tokens?$|tokens?[_-](?:id|count|length|limit)$", re.IGNORECASE)
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
-
-def is_secret_name(name: str) -> bool:
-    """Tell whether a param or argument of this name usually holds a secret."""
-    return _SECRET.search(_CAMEL.sub("_", name).replace("-", "_")) is not None
 
 
 def normalise(values: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -36,38 +25,6 @@ def normalise(values: Mapping[str, Any], what: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise InvalidInputError(f"{what} is a {type(values).__name__}; it must be a mapping of names to values")
     return {_name(key, what): _value(value, f"{what}[{key!r}]", 0) for key, value in values.items()}
-
-
-def mask(values: Any) -> Any:
-    """Return values in which everything under a name that usually holds a secret is masked."""
-    if isinstance(values, dict):
-        return {key: MASK if _holds_secret(key, value) else mask(value) for key, value in values.items()}
-    return [mask(value) for value in values] if isinstance(values, list) else values
-
-
-def _holds_secret(name: str, value: Any) -> bool:
-    """Tell whether a value is masked: `max_token=5` counts tokens, `token="5"` is one."""
-    if not is_secret_name(name) or value in (None, "", True, False):
-        return False
-    return not (isinstance(value, int | float) and _COUNTED.search(name) is not None)
-
-
-def mask_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return command-line arguments in which the values of options with secret names are masked."""
-    masked: list[str] = []
-    hide_next = False
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        if hide_next and not argument.startswith("--"):
-            masked.append(MASK)
-            hide_next = False
-        elif equals and is_secret_name(name):
-            masked.append(f"{name}={MASK}")
-            hide_next = False
-        else:
-            masked.append(argument)
-            hide_next = argument.startswith("-") and not equals and is_secret_name(argument)
-    return masked
 
 
 def check_primary_metric(

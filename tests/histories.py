@@ -90,4 +90,4 @@ def end(experiment: str, session: str, status: str = "finished") -> EndRecord:
 
 def history(*records: Record) -> History:
     """Return what these records tell."""
-    return History(records)
+    return History.of(records)

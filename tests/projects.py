@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +16,22 @@ from replicate.capture import Capture
 from replicate.config import Project
 from replicate.history import ExperimentHistory, History
 from replicate.host import Host
-from replicate.objects.ids import ObjectID
+from replicate.maintenance.fsck import fsck
+from replicate.maintenance.report import Report
+from replicate.objects.codecs import Encoding
+from replicate.objects.ids import Kind, ObjectID
+from replicate.objects.locator import FrameRef, read_framed
+from replicate.objects.pack import Place, read_footer
+from replicate.objects.store import ObjectStore
 from replicate.refs import CommitRecord
 from replicate.reporting import SilentReporter
 from replicate.repository import Repository
 from replicate.restoring import Restored, checkout
 from replicate.saving import Saved
 from replicate.session import Session, select_paths
-from replicate.transport import Transport
+from replicate.transport import LocalTransport, Transport
 from replicate.worktree.index import FINE_GRAIN_NS
+from tests.builders import Known
 
 CAPTURE = Capture({"python": "3.11.0"}, {b"packages.json": b"[]\n"}, "python train.py", "me@here")
 
@@ -106,7 +113,7 @@ class SampleProject:
     def resume(self, experiment: ObjectID | None = None) -> Session:
         """Continue an experiment after its newest checkpoint; the newest experiment when none is given."""
         repository = self.open()
-        history = History(repository.refs.list())
+        history = repository.history()
         found = history.experiment(experiment) if experiment else history.experiments[-1]
         assert found is not None
         session = Session(repository, self.events, CAPTURE)
@@ -129,7 +136,7 @@ class SampleProject:
 
     def history(self) -> History:
         """Return what a fresh look at the store shows."""
-        return History(self.open().refs.list())
+        return self.open().history()
 
     def experiment(self) -> ExperimentHistory:
         """Return the only experiment, as a fresh look at the store shows it."""
@@ -199,6 +206,13 @@ def wait_until_settled(folder: Path, changed_ns: int = 0) -> None:
         probe.unlink()
 
 
+def check_store(store: Path, level: int = 4) -> Report:
+    """Check that a store is whole, every byte of it; return what else was found."""
+    report = fsck(LocalTransport(store), str(store), SilentReporter(), level=level)
+    assert report.damage == ()
+    return report
+
+
 def store_files(store: Path, *parts: str) -> list[Path]:
     """Return the files that a store keeps, without what is this machine's only."""
     found = []
@@ -263,3 +277,33 @@ def run_script(root: Path, text: str, *arguments: str, **variables: str) -> subp
         timeout=60,
         check=False,
     )
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run `git` as somebody who has no settings of their own."""
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def everything_in(store: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield every file of a store as it lies there, and every object, locator and packset list in it decoded.
+
+    Blobs that are a list of chunks come as their chunks.
+    """
+    transport = LocalTransport(str(store))
+    places: list[Place] = []
+    for path in sorted(store.rglob("*")):
+        name = str(path.relative_to(store))
+        if path.is_file():
+            yield name, name.encode() + b"\n" + path.read_bytes()
+        if path.is_file() and name.startswith("packs/"):
+            pack, size = ObjectID.parse(path.name), path.stat().st_size
+            places += [Place(pack, size, entry) for entry in read_footer(transport, pack, size)]
+    objects = ObjectStore(transport, Known(places))
+    for place in places:
+        entry, name = place.entry, f"{place.pack.short} {place.entry.object_id.short}"
+        if entry.kind in (Kind.LOCATOR, Kind.PACKSET):
+            yield name, read_framed(transport, FrameRef(place.pack, entry.offset, entry.length), Kind(entry.kind))[1]
+        elif entry.encoding != Encoding.CONCAT:
+            yield name, objects.read(entry.object_id, Kind(entry.kind))

@@ -132,6 +132,15 @@ def test_of_a_single_file_only_bytes_are_counted(terminal: Terminal) -> None:
     assert "checking out  1.0 MB of 3.0 MB, 500 KB new ━" in terminal.text
 
 
+def test_without_bytes_pieces_are_counted(terminal: Terminal) -> None:
+    reporter = ConsoleReporter(stream=terminal, bar_after=0)
+    reporter.begin("checking records", 2_000, 0)
+    reporter.advance(1_500, 0)
+    reporter.finish()
+    assert "checking records  1,500 of 2,000 ━" in terminal.text
+    assert "B/s" not in terminal.text
+
+
 def test_the_bar_tells_rate_and_rest(terminal: Terminal) -> None:
     save(ConsoleReporter(stream=terminal, bar_after=0), 4, 1_000_000)
     assert re.search(r"━ +[\d.]+ [KMG]?B/s, [\d.]+ (s|min) left", terminal.text)

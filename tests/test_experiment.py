@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from replicate.checkpoints import Checkpoint, CheckpointList, File
+from replicate.checkpoints import Checkpoint, CheckpointList
 from replicate.collection import ExperimentCollection
 from replicate.errors import (
     InvalidInputError,
@@ -23,10 +23,9 @@ from replicate.errors import (
     WorktreeModifiedError,
 )
 from replicate.experiment import Experiment, ExperimentList
-from replicate.history import History
 from replicate.host import Host
 from replicate.objects.ids import blob_id
-from replicate.presenting import json_time, json_value, to_datetime
+from replicate.presenting import File, json_time, json_value, to_datetime
 from replicate.session import Session
 from tests.projects import SampleProject, paths_of, read_folder
 
@@ -56,7 +55,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SampleProject:
 def written(project: SampleProject, session: Session) -> Experiment:
     """Return an experiment that this process writes to."""
     repository = session.repository
-    found = History(repository.refs.list()).experiment(session.experiment_id)
+    found = repository.history().experiment(session.experiment_id)
     assert found is not None
     return Experiment(repository, found, project.events, session)
 
@@ -133,6 +132,7 @@ def test_without_a_best_it_is_the_latest_and_without_any_the_start(project: Samp
 
 def test_what_another_process_saves_shows_after_a_refresh(project: SampleProject, experiment: Experiment) -> None:
     found = seen(project)
+    assert found.checkpoints.step == [0, 10, 20]
     experiment.checkpoint(step=30)
     assert found.checkpoints.step == [0, 10, 20]
     found.refresh()

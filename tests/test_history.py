@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from replicate.history import ExperimentHistory, number, parent_of
+from replicate.history import ExperimentHistory, number
 from replicate.refs import CommitRecord, UnknownRecord
 from tests.histories import checkpoint, end, history, padded, root, start
 
@@ -96,10 +96,8 @@ def test_a_checkpoint_whose_parent_is_missing_is_still_listed() -> None:
     assert digits(found.heads) == ["aa", "03"]
 
 
-def test_records_of_unknown_kinds_are_kept_apart() -> None:
-    record = UnknownRecord(root("aa").name)
-    found = history(record, root("aa"))
-    assert found.unknown == [record]
+def test_records_of_unknown_kinds_change_nothing() -> None:
+    found = history(UnknownRecord(root("aa").name), root("aa"))
     assert len(found.experiments) == 1
 
 
@@ -114,7 +112,7 @@ def test_a_commit_leads_to_its_parent_also_across_experiments() -> None:
     found = history(root("aa"), checkpoint("aa", "01", 1), root("bb", parent="01"), checkpoint("bb", "02", 1))
 
     def parent(prefix: str) -> CommitRecord | None:
-        return parent_of(found, found.commits[padded(prefix)].commit)
+        return found.parent_of(found.commits[padded(prefix)])
 
     assert parent("02") is found.commits[padded("bb")]
     assert parent("bb") is found.commits[padded("01")]
@@ -123,7 +121,7 @@ def test_a_commit_leads_to_its_parent_also_across_experiments() -> None:
 
 def test_a_parent_that_is_not_listed_is_none() -> None:
     found = history(root("bb", parent="01"))
-    assert parent_of(found, found.commits[padded("bb")].commit) is None
+    assert found.parent_of(found.commits[padded("bb")]) is None
 
 
 # -- best -----------------------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def test_help_fits_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 
 def test_a_command_is_a_file_of_its_name() -> None:
-    shared = {"__init__", "options", "render"}
+    shared = {"__init__", "options", "render", "difference", "patches"}
     files = {path.stem for path in sources("replicate/cli")} - shared
     assert files == {name.replace("-", "_") for name in COMMANDS}
 
@@ -218,12 +218,6 @@ def test_every_vector_is_covered_by_the_specification() -> None:
     for path in sorted((ROOT / "tests" / "vectors").glob("*.json")):
         assert named or path.name in specification, path.name
         assert f"def {path.stem}(" in made, f"{path.name} is not made by make_vectors.py"
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    for path in ROOT.glob("*.md"):
-        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
 def test_no_tracked_file_names_a_path_of_some_machine() -> None:

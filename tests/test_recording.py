@@ -50,6 +50,7 @@ def events() -> Events:
 def recorder(events: Events, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     """What `replicate.init` and `replicate.checkpoint` call, with nothing left behind in this process."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "exit", sys.exit)
     found = Recorder(lambda quiet: events)
     yield found
     found._end_current()
@@ -280,7 +281,7 @@ def test_resume_of_nothing_is_an_error(recorder: Recorder, root: Path) -> None:
     with pytest.raises(RevisionNotFoundError) as raised:
         recorder.init(resume=True)
     assert str(raised.value) == "there is no experiment to resume (hint: replicate.init() starts one)"
-    with pytest.raises(RevisionNotFoundError, match="no experiment is named 'nobody'"):
+    with pytest.raises(RevisionNotFoundError, match="no experiment or tag is named 'nobody'"):
         recorder.init(resume="nobody")
 
 
@@ -423,6 +424,34 @@ def test_storage_that_fails_later_becomes_a_warning_and_training_goes_on(
     assert only(root).checkpoints.step == [0, 1]
 
 
+def test_storage_that_fails_later_raises_unless_told_otherwise(recorder: Recorder, root: Path) -> None:
+    recorder.init()
+    recorder.checkpoint()
+    spoil(root)
+    (root / "new").write_text("new")
+    with pytest.raises(StorageError) as raised:
+        recorder.checkpoint(step=5)
+    assert raised.value.operation == "write"
+    heal(root)
+    assert recorder.checkpoint().is_saved
+    assert only(root).checkpoints.step == [0, 1]
+
+
+def test_an_end_that_cannot_be_recorded_raises_but_never_hides_what_ended_the_training(
+    recorder: Recorder, root: Path
+) -> None:
+    experiment = recorder.init()
+    spoil(root)
+    with pytest.raises(StorageError):
+        experiment.stop()
+    heal(root)
+    experiment = recorder.init()
+    spoil(root)
+    with pytest.raises(ZeroDivisionError), experiment:
+        raise ZeroDivisionError
+    heal(root)
+
+
 def test_an_end_that_cannot_be_recorded_becomes_a_warning_when_told(
     recorder: Recorder, root: Path, events: Events
 ) -> None:
@@ -459,6 +488,18 @@ BEGIN = "import os, sys, signal\nimport replicate\nexperiment = replicate.init()
         ("", 0, "finished", None),
         ("experiment.stop()", 0, "finished", None),
         ("sys.exit(0)", 0, "finished", None),
+        ("sys.exit()", 0, "finished", None),
+        ("sys.exit(3)", 3, "failed", "SystemExit: 3"),
+        ("sys.exit('no data')", 1, "failed", "SystemExit: no data"),
+        ("def main(): sys.exit(259)\nmain()", 3, "failed", "SystemExit: 259"),
+        ("try:\n    sys.exit(3)\nexcept SystemExit:\n    pass", 0, "finished", None),
+        ("try:\n    sys.exit(3)\nexcept SystemExit:\n    raise ValueError('x')", 1, "failed", "ValueError: x"),
+        (
+            "from threading import Thread\nt = Thread(target=sys.exit, args=(3,))\nt.start(); t.join()",
+            0,
+            "finished",
+            None,
+        ),
         ("raise ValueError('no data')", 1, "failed", "ValueError: no data"),
         ("raise KeyboardInterrupt", 130, "stopped", "KeyboardInterrupt"),
         ("signal.raise_signal(signal.SIGINT)", 130, "stopped", "KeyboardInterrupt"),

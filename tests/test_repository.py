@@ -205,6 +205,6 @@ def test_a_session_is_held_until_it_is_let_go(project: SampleProject) -> None:
     assert held is not None
     assert project.open().is_session_running("0" * 16)
     assert project.open().hold_session("0" * 16) is None
-    os.close(held)
+    repository.release_session(held)
     assert not project.open().is_session_running("0" * 16)
     assert not project.open().is_session_running("1" * 16)

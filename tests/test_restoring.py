@@ -161,7 +161,7 @@ def test_the_store_is_listed_for_nothing_when_a_file_is_read(tmp_path: Path) -> 
     listed: list[str] = []
 
     class Listing(LocalTransport):
-        def list(self, prefix: str) -> Iterator[KeyInfo]:
+        def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
             listed.append(prefix)
             return super().list(prefix)
 

@@ -66,7 +66,8 @@ def test_a_prefix_of_no_id_is_not_found(found: History) -> None:
 
 @pytest.mark.parametrize("text", ["c" * 65, "C0002", "c0002 ", "nobody", ""])
 def test_what_is_no_id_is_a_name(found: History, text: str) -> None:
-    assert lookup_error(found, text) == (f"no experiment is named {text!r} (hint: `replicate ls` shows what there is)")
+    told = lookup_error(found, text)
+    assert told == f"no experiment or tag is named {text!r} (hint: `replicate ls` shows what there is)"
 
 
 def test_a_prefix_of_several_checkpoints_lists_them_with_as_many_digits_as_tell_them_apart(found: History) -> None:
@@ -93,7 +94,7 @@ def test_a_prefix_of_several_experiments_says_so_and_describes_them() -> None:
         resolve(found, "aaaa")
     assert raised.value.message == "aaaa matches 2 experiments: aaaa100 (one), aaaa200"
     with pytest.raises(AmbiguousRevisionError) as raised:
-        resolve(found, "aaaa", describe=lambda experiment: f"of {experiment.root.commit.author}")
+        resolve(found, "aaaa", describe=lambda experiment: f"of {experiment.author}")
     assert raised.value.message == "aaaa matches 2 experiments: aaaa100 (of ada@box), aaaa200 (of ada@box)"
 
 
@@ -264,8 +265,8 @@ def test_latest_is_by_time_across_experiments() -> None:
             "bbbb@best",
             "experiment bbbb100 has no checkpoint with a primary metric (hint: bbbb100@start is its code at the start)",
         ),
-        ("nobody@best", "no experiment is named 'nobody' (hint: `replicate ls` shows what there is)"),
-        ("@best", "no experiment is named '' (hint: `replicate ls` shows what there is)"),
+        ("nobody@best", "no experiment or tag is named 'nobody' (hint: `replicate ls` shows what there is)"),
+        ("@best", "no experiment or tag is named '' (hint: `replicate ls` shows what there is)"),
     ],
 )
 def test_selectors_that_find_nothing(found: History, text: str, message: str) -> None:

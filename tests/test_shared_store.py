@@ -113,7 +113,7 @@ def open_store(place: Path) -> Repository:
 
 def check_all(repository: Repository, reported: list[Reported], place: Path) -> History:
     """Every reported checkpoint is listed where it belongs and restores what its worker had."""
-    history = History(repository.refs.list())
+    history = repository.history()
     assert set(history.commits) >= {one.commit for one in reported}
     assert len({one.commit for one in reported}) == len(reported)
     for one in reported:
@@ -181,7 +181,7 @@ def test_a_reader_sees_whole_checkpoints_only_while_others_save(tmp_path: Path) 
     failures: list[ReplicateError] = []
     while any(worker.poll() is None for worker in workers) or not seen:
         repository = open_store(tmp_path)
-        for record in History(repository.refs.list()).records():
+        for record in repository.history().records():
             if record.commit_id in seen or record.commit.is_root:
                 continue
             seen.add(record.commit_id)

@@ -19,9 +19,6 @@ from replicate.errors import InvalidInputError
 from replicate.values import (
     check_primary_metric,
     check_step,
-    is_secret_name,
-    mask,
-    mask_arguments,
     normalise,
 )
 
@@ -300,75 +297,3 @@ def test_a_primary_metric_without_metrics_is_refused() -> None:
     with pytest.raises(InvalidInputError) as raised:
         check_primary_metric(("loss", "minimize"), {})
     assert raised.value.message == "primary metric 'loss' is not in metrics (given: none)"
-
-
-# -- secrets --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "token",
-        "hf_token",
-        "HF_TOKEN",
-        "hfToken",
-        "wandb-api-key",
-        "apiKey",
-        "api_key",
-        "apikey",
-        "password",
-        "db.password",
-        "passwd",
-        "client_secret",
-        "aws_access_key",
-        "accessKey",
-        "private_key",
-        "credentials",
-        "credential",
-        "--token",
-    ],
-)
-def test_names_that_mean_secrets(name: str) -> None:
-    assert is_secret_name(name)
-
-
-@pytest.mark.parametrize("name", ["tokens", "tokenizer", "max_tokens", "key", "keys", "secretary", "lr"])
-def test_names_that_do_not_mean_secrets(name: str) -> None:
-    assert not is_secret_name(name)
-
-
-def test_what_a_secret_name_holds_is_masked_at_every_depth() -> None:
-    values = {
-        "lr": 0.1,
-        "token": "abc",
-        "nested": {"api_key": "abc", "list": [{"password": ["a", "b"]}]},
-        "secret": {"a": "b"},
-    }
-    assert mask(values) == {
-        "lr": 0.1,
-        "token": "***",
-        "nested": {"api_key": "***", "list": [{"password": "***"}]},
-        "secret": "***",
-    }
-
-
-@pytest.mark.parametrize("value", [None, "", True, False])
-def test_what_cannot_be_a_secret_is_shown(value: Any) -> None:
-    assert mask({"token": value}) == {"token": value}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "shown"),
-    [
-        (["--token", "abc", "--lr", "1"], ["--token", "***", "--lr", "1"]),
-        (["--token=abc", "--lr=1"], ["--token=***", "--lr=1"]),
-        (["token=abc", "lr=1"], ["token=***", "lr=1"]),
-        (["--hf-token", "--flag"], ["--hf-token", "--flag"]),
-        (["--password", "-abc"], ["--password", "***"]),
-        (["token", "abc"], ["token", "abc"]),
-        (["+model.api_key=abc"], ["+model.api_key=***"]),
-        (["--api-key", "a", "b"], ["--api-key", "***", "b"]),
-    ],
-)
-def test_the_values_of_secret_options_are_masked(arguments: list[str], shown: list[str]) -> None:
-    assert mask_arguments(arguments) == shown

@@ -24,14 +24,27 @@ PORCELAIN = {
     "ls": "List experiments",
     "log": "Show the history of checkpoints, newest first",
     "show": "Show an experiment or a checkpoint, or with ID:PATH a file of it",
+    "diff": "Show what differs between two commits, or a commit and the worktree",
     "checkout": "Restore the files of a commit, or only PATHS of it",
     "status": "Show where checkpoints go and what changed in the worktree",
+    "ps": "List what is running",
+    "rm": "Remove experiments or checkpoints from every list; `undo` brings them back",
+    "undo": "Bring back what was removed, or list what can be",
+    "tag": "Give tags, a name or a note to an experiment or a checkpoint, or list all tags",
+    "du": "Show what experiments take in the store, or the checkpoints of some",
+    "fsck": "Check that the store is whole, and tell what any damage affects",
 }
 PLUMBING = {
     "hash-object": "Print the blob id of files: the BLAKE3 of their bytes",
     "cat-file": "Print an object: blobs as they are, trees and commits as JSON",
     "ls-tree": "List a tree: mode, size, id and path of each entry",
     "rev-parse": "Print the ids that revisions mean, one per line",
+    "rev-list": "List the ids of commits that revisions lead to, newest first",
+    "show-ref": "List ref records: kind, experiment, seq, session, subject, hash",
+    "write-tree": "Store a tree and print its id: of a FOLDER, or of the entries on stdin",
+    "commit-tree": "Commit a tree that the store holds, publish the commit, and print its id",
+    "fold-refs": "Fold ref records that are a day old into catalogs, which list faster",
+    "verify-pack": "Check every byte of packs, and list what is in them",
 }
 _OUTPUT_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 _ALIASES = {"list": "ls", "restore": "checkout", "save": "checkpoint"}

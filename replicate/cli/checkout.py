@@ -7,7 +7,7 @@ import time
 
 import click
 
-from replicate.cli.options import directory_option, find, json_option, open_history, quiet_option
+from replicate.cli.options import clean_path, directory_option, find, json_option, open_history, quiet_option
 from replicate.cli.render import echo_json
 from replicate.console import ConsoleReporter
 from replicate.errors import InvalidInputError
@@ -44,7 +44,7 @@ def command(
     """
     repository, history = open_history(directory)
     found = find(history, revision, quiet=quiet)
-    wanted = [_clean(path) for path in (*paths, *more_paths, *filter(None, [found.path]))]
+    wanted = [clean_path(path) for path in (*paths, *more_paths, *filter(None, [found.path]))]
     if exact and wanted:
         raise InvalidInputError("--exact restores a whole commit; it does not go with paths")
     if output is not None and not os.path.isdir(output) and os.path.lexists(output):
@@ -76,14 +76,6 @@ def command(
     reporter.notice(" · ".join(parts))
     if not wanted:
         reporter.notice(f"it was made by: {found.experiment.command_of(found.record)}")
-
-
-def _clean(path: str) -> bytes:
-    """Return a path as trees have it; b"" is the whole commit."""
-    if not path:
-        raise InvalidInputError("'' is no path", hint="name no path to restore the whole commit")
-    cleaned = os.path.normpath(os.fsencode(path)).strip(b"/")
-    return b"" if cleaned == b"." else cleaned
 
 
 def _shown(path: str) -> str:

@@ -10,13 +10,13 @@ import click
 
 from replicate.capture import capture
 from replicate.checkpoints import Checkpoint
-from replicate.cli.options import directory_option, find, json_option, parse_pairs, quiet_option
+from replicate.cli.options import directory_option, find, json_option, parse_pairs, parse_primary, quiet_option
 from replicate.cli.render import echo_json
 from replicate.config import find_project, new_project
 from replicate.console import ConsoleReporter
 from replicate.errors import ConflictError, InvalidInputError, ReplicateError
 from replicate.experiment import status
-from replicate.history import ExperimentHistory, History
+from replicate.history import ExperimentHistory
 from replicate.host import Host
 from replicate.presenting import describe_saved
 from replicate.refs import CommitRecord
@@ -69,7 +69,7 @@ def command(
         raise click.UsageError("--metrics-only saves no file; it does not go with PATHs")
     values = normalise(parse_pairs(metrics, "--metric"), "metrics")
     given = normalise(parse_pairs(params, "--param"), "params")
-    goal = check_primary_metric(_parse_primary(primary), values)
+    goal = check_primary_metric(parse_primary(primary), values)
     check_step(step)
     for word in (*(() if name is None else (name,)), *tags):
         check_experiment_name(word)
@@ -132,18 +132,9 @@ def _select(root: str, paths: tuple[str, ...]) -> tuple[NamedPath, ...] | None:
     return selection
 
 
-def _parse_primary(text: str | None) -> tuple[str, str] | None:
-    if text is None:
-        return None
-    name, colon, goal = text.rpartition(":")
-    if not colon:
-        raise InvalidInputError(f"--primary-metric {text}: it must be NAME:minimize or NAME:maximize")
-    return name, goal
-
-
 def _named(repository: Repository, revision: str) -> tuple[ExperimentHistory, CommitRecord]:
     """Return the experiment that a revision names and the commit to go on from."""
-    found = find(History(repository.refs.list()), revision, plumbing=True)
+    found = find(repository.history(), revision, plumbing=True)
     return found.experiment, found.experiment.heads[-1] if found.is_whole_experiment else found.record
 
 
@@ -155,12 +146,12 @@ def _fork(experiment: ExperimentHistory, after: CommitRecord) -> str:
 
 def _at_head(repository: Repository) -> tuple[ExperimentHistory, CommitRecord] | None:
     """Return the experiment and the commit that the worktree was last saved in or checked out from, if there is one."""
-    history = History(repository.refs.list())
+    history = repository.history()
     head = repository.read_head()
     of_head = history.experiment(head.name.experiment) if head else None
     if head is None or of_head is None:
         return None
-    if status(of_head, repository) == "running":
+    if status(of_head.summary, repository) == "running":
         raise ConflictError(
             f"experiment {of_head.experiment_id.short} is running; a checkpoint from here would fork it",
             hint=f"start another with --new, or fork it with -e {of_head.experiment_id.short}",

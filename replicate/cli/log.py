@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
 from replicate.checkpoints import Checkpoint
-from replicate.cli.options import directory_option, find, json_option, open_history
+from replicate.cli.options import directory_option, find_itself, json_option, open_history
 from replicate.cli.render import (
     Cell,
     echo_json,
@@ -47,11 +48,11 @@ def command(revision: str | None, number: int | None, as_json: bool, directory: 
         records.sort(key=lambda record: (record.commit.time_ns, record.commit.seq), reverse=True)
         records = records[:number]
         if as_json:
-            echo_json([Checkpoint(repository, record, repository.reporter).to_json() for record in records])
+            echo_json([_json(repository, history.experiment_of(record), record) for record in records])
         else:
             _print_all(history, records)
         return 0 if records else 1
-    found = find(history, revision, plumbing=True)
+    found = find_itself(history, revision)
     if found.path is not None:
         raise InvalidInputError(
             f"{revision} names a file; log shows checkpoints", hint="leave out what follows the colon"
@@ -60,20 +61,23 @@ def command(revision: str | None, number: int | None, as_json: bool, directory: 
     records = list(experiment.checkpoints) if found.is_whole_experiment else _line(experiment, found.record)
     newest = list(reversed(records))[:number]
     if as_json:
-        echo_json([Checkpoint(repository, record, repository.reporter).to_json() for record in newest])
+        echo_json([_json(repository, experiment, record) for record in newest])
     else:
         _print_one(repository, experiment, newest, complete=len(newest) == len(records))
     return 0
 
 
+def _json(repository: Repository, experiment: ExperimentHistory, record: CommitRecord) -> dict[str, Any]:
+    return Checkpoint(repository, record, repository.reporter, experiment.tags_of(record.commit_id)).to_json()
+
+
 def _line(experiment: ExperimentHistory, record: CommitRecord) -> list[CommitRecord]:
     """Return a checkpoint and those that it continues, oldest first."""
-    by_id = {one.commit_id: one for one in experiment.checkpoints}
     line = []
-    at: CommitRecord | None = None if record.commit.is_root else record
-    while at is not None:
+    at: CommitRecord | None = record
+    while at is not None and not at.commit.is_root:
         line.append(at)
-        at = by_id.get(at.commit.parents[0])
+        at = experiment.before(at)
     return line[::-1]
 
 
@@ -85,7 +89,7 @@ def _print_all(history: History, records: list[CommitRecord]) -> None:
     metrics = []
     for record, texts in zip(records, _metrics(records), strict=True):
         experiment = history.experiment_of(record)
-        name = experiment.root.commit.name
+        name = experiment.name
         of = f"of {experiment.experiment_id.short}" + (f" {name}" if name else "")
         heads.append([(record.commit_id.short, "yellow"), _step(record), of])
         metrics.append([texts[one] for one in _primary_first(texts, experiment)])
@@ -125,6 +129,8 @@ def _print_title(experiment: Experiment, history: ExperimentHistory) -> None:
     if experiment.exception and experiment.status == "failed":
         echo_line([(first_line(experiment.exception), "red")], fit=True)
     echo_line([experiment.command], fit=True)
+    if experiment.tags:
+        echo_line([f"tags: {', '.join(experiment.tags)}"], fit=True)
     if experiment.is_forked:
         echo_line(
             [f"forked: {plural(len(history.heads), 'head')}, {', '.join(one.commit_id.short for one in history.heads)}"]
@@ -177,6 +183,7 @@ def _marks(record: CommitRecord, history: ExperimentHistory, newest: list[Commit
     marks = []
     if history.best is record:
         marks.append("best")
+    marks += history.tags_of(record.commit_id)
     if len(history.heads) > 1:
         below = [*newest, history.root][newest.index(record) + 1]
         if record.commit.parents[0] != below.commit_id:
@@ -185,4 +192,4 @@ def _marks(record: CommitRecord, history: ExperimentHistory, newest: list[Commit
         marks.append("changed while saved: " + plural(record.commit.unstable.count, "file"))
     if record.commit.skipped:
         marks.append("not saved: " + plural(record.commit.skipped.count, "file"))
-    return "  ".join(marks), "green" if "best" in marks else ""
+    return "  ".join(marks), "green" if history.best is record else ""

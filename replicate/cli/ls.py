@@ -49,7 +49,7 @@ def command(
         raise click.UsageError("-q prints ids only; it goes with neither --json nor --all")
     conditions = [Filter.parse(text) for text in filters]
     repository, history = open_history(directory)
-    experiments = [Experiment(repository, one, repository.reporter) for one in history.experiments]
+    experiments = [Experiment(repository, one, repository.reporter) for one in history.summaries]
     sorted_by = sort.removesuffix("-desc").removesuffix("-asc")
     _tell_unknown(experiments, [condition.name for condition in conditions])
     _check_sort(experiments, sorted_by)
@@ -71,7 +71,7 @@ def _check_sort(experiments: list[Experiment], name: str) -> None:
     """Refuse to sort by what no experiment has: the order would be an accident, and `-n 1` would take any."""
     if not experiments or any(value_of(one, name) is not None or name in one.params for one in experiments):
         return
-    known = {known for one in experiments for known in (*one.params, *(m for c in one.checkpoints for m in c.metrics))}
+    known = {known for one in experiments for known in (*one.params, *one.metric_names)}
     near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
     raise InvalidInputError(
         f"cannot sort by {name!r}: no experiment has it",
@@ -146,6 +146,8 @@ def _columns(experiments: list[Experiment], params: list[str]) -> list[_Column]:
     for name, values in (("host", [one.host for one in experiments]), ("user", [one.user for one in experiments])):
         if len(set(values)) > 1:
             table.append(_Column(name, list(values)))
+    if any(one.tags for one in experiments):
+        table.append(_Column("tags", [", ".join(one.tags) for one in experiments]))
     table += [_Column(name, _cells([one.params for one in experiments], name), is_param=True) for name in params]
     if any(bests):
         table.append(_Column("best", [_step(best) for best in bests]))
@@ -181,6 +183,7 @@ def _fit(table: list[_Column], *, keep: bool) -> list[str]:
     dropped = []
     droppable = [*(one for one in table if one.name in _LESS_NEEDED and not one.is_param)]
     droppable += sorted(params, key=lambda column: column.width)
+    droppable += [one for one in table if one.name == "tags" and not one.is_param]
     while droppable and not keep and is_too_wide():
         column = droppable.pop()
         table.remove(column)

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 
 import click
 
-from replicate.cli.cat_file import find_object
+from replicate.cli.cat_file import ObjectFinder
 from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import MODE_NAMES, echo_json, json_path, quote_path
-from replicate.errors import PathNotFoundError
-from replicate.objects.ids import Kind
 from replicate.objects.model import Mode, TreeEntry
 from replicate.worktree.checkout import iter_tree
 
@@ -29,12 +27,7 @@ def command(name: str, recursive: bool, with_nul: bool, name_only: bool, as_json
 
     TREE is a revision, REVISION:PATH, or a tree's id. Modes are file, exec, link and tree.
     """
-    repository, history = open_history(directory)
-    objects, wanted, kind = find_object(repository, history, name)
-    if kind is Kind.COMMIT:
-        wanted = objects.read_commit(wanted).tree
-    elif kind is Kind.BLOB:
-        raise PathNotFoundError(f"{name} is a file, not a folder", hint="`replicate cat-file` prints it")
+    objects, wanted = ObjectFinder(*open_history(directory)).find_tree(name)
     entries: Iterable[tuple[bytes, TreeEntry]]
     if recursive:
         listed = list(iter_tree(objects, wanted))

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
 
 from replicate.config import require_project
 from replicate.console import ConsoleReporter
-from replicate.errors import InvalidInputError
+from replicate.errors import InvalidInputError, StorageError
 from replicate.filters import parse_value
-from replicate.history import ExperimentHistory, History
+from replicate.history import History
 from replicate.host import Host
 from replicate.repository import Repository
-from replicate.revisions import Resolution, resolve
+from replicate.revisions import Resolution, resolve, resolve_itself
+from replicate.summary import ExperimentSummary
 from replicate.text import format_age
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_MAX_ITEM_BYTES = 1 << 20
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Tell warnings and errors only")
@@ -53,7 +57,7 @@ def open_repository(directory: str, *, quiet: bool = False) -> Repository:
 def open_history(directory: str) -> tuple[Repository, History]:
     """Open the store of the project that a folder lies in, and read its records."""
     repository = open_repository(directory)
-    history = History(repository.refs.list())
+    history = repository.history()
     for experiment in history.rootless:
         repository.reporter.warn(f"experiment {experiment.short} is incomplete: its start is not in the store")
     return repository, history
@@ -61,17 +65,60 @@ def open_history(directory: str) -> tuple[Repository, History]:
 
 def find(history: History, revision: str, *, plumbing: bool = False, quiet: bool = False) -> Resolution:
     """Resolve a revision and tell which of several was taken."""
-    found = resolve(history, revision, plumbing=plumbing, describe=describe)
+    return _told(resolve(history, revision, plumbing=plumbing, describe=describe), quiet)
+
+
+def find_itself(history: History, revision: str, *, quiet: bool = False) -> Resolution:
+    """As `find`, but an experiment alone means itself."""
+    return _told(resolve_itself(history, revision, describe=describe), quiet)
+
+
+def _told(found: Resolution, quiet: bool) -> Resolution:
     reporter = ConsoleReporter(quiet=quiet)
     for notice in found.notices:
         reporter.notice(notice)
     return found
 
 
-def describe(experiment: ExperimentHistory) -> str:
+def describe(experiment: ExperimentSummary) -> str:
     """Return name and age of an experiment, to tell it from others."""
-    age = format_age(time.time() - experiment.root.commit.time_ns / 1e9)
-    return f"{experiment.root.commit.name}, {age}" if experiment.root.commit.name else age
+    age = format_age(time.time() - experiment.time_ns / 1e9)
+    return f"{experiment.name}, {age}" if experiment.name else age
+
+
+def parse_primary(text: str | None) -> tuple[str, str] | None:
+    """Read `NAME:GOAL`; the goal is checked elsewhere."""
+    if text is None:
+        return None
+    name, colon, goal = text.rpartition(":")
+    if not colon:
+        raise InvalidInputError(f"--primary-metric {text}: it must be NAME:minimize or NAME:maximize")
+    return name, goal
+
+
+def stdin_items(*, with_nul: bool) -> Iterator[bytes]:
+    """Yield what stdin lists: one a line, or each ended by NUL; as soon as it is there. The last needs no end."""
+    end = b"\0" if with_nul else b"\n"
+    rest = b""
+    try:
+        while data := sys.stdin.buffer.read1(1 << 16):  # type: ignore[union-attr]
+            *whole, rest = (rest + data).split(end)
+            yield from whole
+            if len(rest) > _MAX_ITEM_BYTES:
+                what = "NUL" if with_nul else "a newline"
+                raise InvalidInputError(f"standard input holds more than {_MAX_ITEM_BYTES:,} bytes without {what}")
+    except OSError as exc:
+        raise StorageError(f"cannot read standard input: {exc.strerror}", operation="read") from exc
+    if rest:
+        yield rest
+
+
+def clean_path(path: str) -> bytes:
+    """Return a path of a commit, relative to the project, as trees have it; b"" is the whole commit."""
+    if not path:
+        raise InvalidInputError("'' is no path", hint="name no path to mean the whole commit")
+    cleaned = os.path.normpath(os.fsencode(path)).strip(b"/")
+    return b"" if cleaned == b"." else cleaned
 
 
 def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +13,7 @@ from typing import Any
 
 import click
 
+from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.objects.model import Mode
 from replicate.text import columns, printable, take
@@ -20,7 +24,10 @@ Cell = str | tuple[str, str]
 MODE_NAMES = {Mode.FILE: "file", Mode.EXECUTABLE: "exec", Mode.SYMLINK: "link", Mode.DIRECTORY: "tree"}
 """What plumbing calls the modes of entries."""
 
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\[abtnvfr"\\]|\\[0-3][0-7]{2})*"', re.DOTALL)
+_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
 _ESCAPES = dict(zip('\a\b\t\n\v\f\r"\\', ("\\a", "\\b", "\\t", "\\n", "\\v", "\\f", "\\r", '\\"', "\\\\"), strict=True))
+_UNESCAPES = {escape[1:].encode(): char.encode() for char, escape in _ESCAPES.items()}
 
 
 def echo_table(
@@ -40,22 +47,38 @@ def echo_table(
         notes: Row number → column and text of a line below the row; it does not widen the columns.
         fit: Cut lines that are longer than the terminal is wide; a pipe gets them whole.
     """
-    widths = _widths(rows)
+    texts = [list(map(cell_text, row)) for row in rows]
+    widths = _widths(texts)
+    is_plain = not sys.stdout.isatty()  # nothing to colour, nothing to cut
+    lines = []
     for number, row in enumerate(rows):
-        pieces: list[Cell] = [indent]
-        last = max((column for column, cell in enumerate(row) if cell_text(cell)), default=-1)
-        for column, cell in enumerate(row[: last + 1]):
-            space = " " * (widths[column] - columns(cell_text(cell)))
-            pieces += [space, cell] if column in right else [cell, space]
-            pieces.append("  ")
-        echo_line(pieces, fit=fit)
+        cells = [_pad(text, widths[column], to_the_right=column in right) for column, text in enumerate(texts[number])]
+        if is_plain:
+            lines.append((indent + "  ".join(cells)).rstrip())
+        else:
+            pieces: list[Cell] = [indent]
+            for cell, text, padded in zip(row, texts[number], cells, strict=True):
+                before, _, after = padded.partition(text) if text else ("", "", padded)
+                pieces += [before, cell, after, "  "]
+            lines.append(_line(pieces, fit=fit))
         if notes and number in notes:
             column, note = notes[number]
-            echo_line([indent, " " * (sum(widths[:column]) + 2 * column), note], fit=fit)
+            lines.append(_line([indent, " " * (sum(widths[:column]) + 2 * column), note], fit=fit))
+    if lines:
+        click.echo("\n".join(lines))
+
+
+def _pad(text: str, width: int, *, to_the_right: bool) -> str:
+    space = " " * (width - columns(text))
+    return space + text if to_the_right else text + space
 
 
 def echo_line(pieces: Sequence[Cell], *, fit: bool = False) -> None:
     """Print a line of pieces, without spaces at its end; `fit` cuts it at the terminal's width."""
+    click.echo(_line(pieces, fit=fit))
+
+
+def _line(pieces: Sequence[Cell], *, fit: bool) -> str:
     limit = terminal_width() if fit else None
     texts = [cell_text(cell) for cell in pieces]
     room = columns("".join(texts).rstrip())
@@ -69,21 +92,17 @@ def echo_line(pieces: Sequence[Cell], *, fit: bool = False) -> None:
         room -= columns(part)
         if part != text:
             break
-    click.echo("".join(line) + ("…" if is_cut else ""))
+    return "".join(line) + ("…" if is_cut else "")
 
 
 def table_width(rows: Sequence[Sequence[Cell]], indent: str = "") -> int:
     """Return how many columns of a terminal a table takes."""
-    return len(indent) + sum(width + 2 for width in _widths(rows)) - 2
+    return len(indent) + sum(width + 2 for width in _widths([list(map(cell_text, row)) for row in rows])) - 2
 
 
-def _widths(rows: Sequence[Sequence[Cell]]) -> list[int]:
-    widths: list[int] = []
-    for row in rows:
-        widths += [0] * (len(row) - len(widths))
-        for column, cell in enumerate(row):
-            widths[column] = max(widths[column], columns(cell_text(cell)))
-    return widths
+def _widths(texts: Sequence[Sequence[str]]) -> list[int]:
+    """Return how wide each column of printable texts is."""
+    return [max(map(columns, column)) for column in itertools.zip_longest(*texts, fillvalue="")]
 
 
 def cell_text(cell: Cell) -> str:
@@ -127,6 +146,15 @@ def _quote(char: str) -> str:
     if char.isprintable():
         return char
     return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
+
+
+def unquote_path(text: bytes) -> bytes:
+    """Return the path that `quote_path` printed; `InvalidInputError` for a quoted one that it would not print."""
+    if not text.startswith(b'"'):
+        return text
+    if not _QUOTED.fullmatch(text):
+        raise InvalidInputError(f"{os.fsdecode(text)} is no path: the quotes or escapes in it are not whole")
+    return _ESCAPE.sub(lambda match: _UNESCAPES.get(match[1]) or bytes([int(match[1], 8)]), text[1:-1])
 
 
 def json_path(path: bytes) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from replicate.cli.cat_file import find_object
+from replicate.cli.cat_file import ObjectFinder
 from replicate.cli.options import directory_option, find, open_history
 
 
@@ -18,9 +18,10 @@ def command(revisions: tuple[str, ...], short: bool, directory: str) -> None:
     An experiment alone means its root commit. REVISION:PATH gives the id of a blob or tree.
     """
     repository, history = open_history(directory)
+    finder = ObjectFinder(repository, history)
     for revision in revisions:
         if ":" in revision:
-            wanted = find_object(repository, history, revision)[1]
+            wanted = finder.find(revision)[1]
         else:
             wanted = find(history, revision, plumbing=True).record.commit_id
         click.echo(wanted.short if short else wanted.hex())

@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from replicate.checkpoints import Checkpoint
-from replicate.cli.options import directory_option, find, json_option, open_history
+from replicate.cli.options import directory_option, find, find_itself, json_option, open_history
 from replicate.cli.render import Cell, echo_json, echo_line, echo_table, json_path, quote_path, status_cell
+from replicate.environment import Environment, Package
 from replicate.errors import InvalidInputError, PathNotFoundError
 from replicate.experiment import Experiment
 from replicate.objects.model import Mode
+from replicate.presenting import json_value
 from replicate.repository import Repository
 from replicate.restoring import open_file
 from replicate.revisions import Resolution
@@ -27,6 +29,7 @@ _FRAMEWORKS = (
     *("accelerate", "jax", "keras", "lightgbm", "lightning", "numpy", "pandas", "pytorch-lightning", "scikit-learn"),
     *("tensorflow", "torch", "transformers", "xgboost"),
 )
+_PACKAGES = 8
 _PATHS = 5
 _WIDTH = 80
 
@@ -34,12 +37,18 @@ _WIDTH = 80
 @click.command()
 @click.argument("revision")
 @click.option("-a", "--all", "show_all", is_flag=True, help="Show all files and checkpoints, and long params whole")
+@click.option("-p", "--patch", is_flag=True, help="Print what was in no Git commit when it began, for `git apply`")
 @json_option
 @directory_option
-def command(revision: str, show_all: bool, as_json: bool, directory: str) -> None:
+def command(revision: str, show_all: bool, patch: bool, as_json: bool, directory: str) -> None:
     """Show an experiment or a checkpoint, or with ID:PATH a file of it"""
     repository, history = open_history(directory)
-    found = find(history, revision, plumbing=":" not in revision)
+    found = find(history, revision) if ":" in revision else find_itself(history, revision)
+    if patch:
+        if as_json or found.path is not None:
+            raise click.UsageError("-p goes with an experiment or a checkpoint alone")
+        _write_patch(repository, found)
+        return
     if found.path is not None:
         if as_json:
             raise InvalidInputError(
@@ -49,23 +58,30 @@ def command(revision: str, show_all: bool, as_json: bool, directory: str) -> Non
         return
     experiment = Experiment(repository, found.experiment, repository.reporter)
     if found.is_whole_experiment:
+        environment = _environment(repository, found)
         if as_json:
             echo_json(
                 experiment.to_json()
                 | {
-                    "capture": _capture(found),
+                    "capture": json_value(_capture(found)),
+                    "end": _end(found),
                     "packages": experiment.packages,
+                    "imported": list(experiment.imported_packages),
+                    "machine": json_value(environment.machine),
+                    "git_patch": environment.patch.decode("utf-8", "backslashreplace") or None,
                     "checkpoints": [one.to_json() for one in experiment.checkpoints],
                 }
             )
         else:
-            _show_experiment(experiment, found, show_all)
+            _show_experiment(experiment, found, environment, show_all)
         return
-    checkpoint = Checkpoint(repository, found.record, repository.reporter)
+    own = found.record.commit_id
+    checkpoint = Checkpoint(repository, found.record, repository.reporter, found.experiment.tags_of(own))
     if as_json:
         echo_json(
             checkpoint.to_json()
             | {
+                "note": found.experiment.note_of(own),
                 "params": experiment.to_json()["params"],
                 "command": found.experiment.command_of(found.record),
                 "tree": [
@@ -88,7 +104,36 @@ def _capture(found: Resolution) -> dict[str, object]:
     return dict(starts[0].capture) if starts else {}
 
 
-def _show_experiment(experiment: Experiment, found: Resolution, show_all: bool) -> None:
+def _environment(repository: Repository, found: Resolution) -> Environment:
+    """Return what was recorded beside the session: of the first one, or of the one that saved a checkpoint."""
+    starts = found.experiment.starts
+    first = starts[0] if starts else None
+    return Environment(repository, first if found.is_whole_experiment else found.experiment.start_of(found.record))
+
+
+def _end(found: Resolution) -> dict[str, Any] | None:
+    """Return how the newest session ended, None while that is not known."""
+    newest = found.experiment.newest_session
+    end = found.experiment.ends.get(newest.name.session) if newest else None
+    if end is None:
+        return None
+    exception = json_value(dict(end.exception)) if end.exception else None
+    return {"status": end.status, "exit": end.exit_code, "exception": exception}
+
+
+def _write_patch(repository: Repository, found: Resolution) -> None:
+    data = _environment(repository, found).patch
+    if not data:
+        raise PathNotFoundError(
+            f"{found.record.commit_id.short} has no patch: no change since a Git commit was recorded",
+            hint="its files are all in the checkpoint: `replicate ls-tree -r`, `replicate checkout -o DIR`",
+        )
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _show_experiment(experiment: Experiment, found: Resolution, environment: Environment, show_all: bool) -> None:
     capture = _capture(found)
     echo_line(["experiment ", (experiment.id, "yellow")])
     rows: list[list[Cell]] = []
@@ -96,10 +141,14 @@ def _show_experiment(experiment: Experiment, found: Resolution, show_all: bool) 
         rows.append(["name", experiment.name])
     if experiment.tags:
         rows.append(["tags", ", ".join(experiment.tags)])
+    rows += _note(experiment.note)
     rows.append(["started", _time(experiment.created.timestamp())])
     rows.append(["status", status_cell(experiment)])
     if experiment.exception and experiment.status == "failed":
         rows += [["", (line, "red")] for line in experiment.exception.splitlines()]
+    end = _end(found) or {}
+    if end.get("exit"):
+        rows.append(["exit", str(end["exit"])])
     duration = experiment.duration
     if duration is not None:
         rows.append(["duration", format_seconds(duration.total_seconds())])
@@ -109,20 +158,75 @@ def _show_experiment(experiment: Experiment, found: Resolution, show_all: bool) 
         rows.append(["folder", str(capture["cwd"])])
     if experiment.python_version:
         rows.append(["python", experiment.python_version])
-    packages = experiment.packages
-    if packages:
-        shown = packages if show_all else [name for name in packages if name.lower() in _FRAMEWORKS]
-        more = "" if show_all else f"{plural(len(packages), 'package')} installed" + (", among them " if shown else "")
-        rows.append(["packages", more + ", ".join(f"{name} {packages[name]}" for name in shown)])
+    rows += _origin_rows(capture)
+    if environment.packages:
+        rows.append(["packages", _packages_line(environment.packages, show_all)])
     start = experiment.start
     rows.append(["files", f"{plural(start.file_count, 'file')} at the start, {format_bytes(start.size_bytes)}"])
     if experiment.primary_metric:
         rows.append(["primary", "{} ({})".format(*experiment.primary_metric)])
     echo_table(rows, indent="  ")
     _show_values("params", experiment.params, show_all)
+    trace = (end.get("exception") or {}).get("traceback")
+    if trace and show_all:
+        click.echo("\ntraceback")
+        for line in str(trace).splitlines():
+            echo_line(["  ", line])
     if experiment.checkpoints:
         click.echo("\ncheckpoints")
         _show_checkpoints(experiment, show_all)
+
+
+def _origin_rows(capture: dict[str, Any]) -> list[list[Cell]]:
+    """Return rows for Git and the machine. What a store holds is not trusted to be what it should."""
+    rows: list[list[Cell]] = []
+    git = capture.get("git")
+    if isinstance(git, dict):
+        branch = f" on {git['branch']}" if git.get("branch") else ""
+        commit = str(git["commit"])[:7] if git.get("commit") else "no commit yet"
+        rows.append(["git", f"{commit}{branch}{' (dirty)' if git.get('dirty') else ''}"])
+        if git.get("remote"):
+            rows.append(["remote", str(git["remote"])])
+    if capture.get("notebook") not in (None, True):
+        rows.append(["notebook", str(capture["notebook"])])
+    cpu, memory, gpus = capture.get("cpu"), capture.get("memory"), capture.get("gpus")
+    parts = []
+    if isinstance(cpu, dict):
+        parts.append(f"{cpu.get('count', '?')} × {cpu.get('model', '')}")
+    if isinstance(memory, int):
+        parts.append(format_bytes(memory))
+    if parts:
+        rows.append(["machine", ", ".join(parts)])
+    names = [_gpu_line(gpu) for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
+    if names:
+        counted = {name: names.count(name) for name in names}
+        rows.append(["gpus", ", ".join(f"{count} × {name}" if count > 1 else name for name, count in counted.items())])
+    return rows
+
+
+def _gpu_line(gpu: dict[str, Any]) -> str:
+    memory = gpu.get("memory")
+    return str(gpu.get("name", "")) + (f" ({format_bytes(memory)})" if isinstance(memory, int) else "")
+
+
+def _packages_line(packages: list[Package], show_all: bool) -> str:
+    """Return the imported packages, well-known ones first, and how many more are installed."""
+    used = [one for one in packages if one.is_imported] or [one for one in packages if one.name.lower() in _FRAMEWORKS]
+    used.sort(key=lambda one: one.name.lower() not in _FRAMEWORKS)
+    rest = [one for one in packages if one not in used]
+    if show_all:
+        used, rest = used + rest, []
+    shown = used if show_all or len(used) <= _PACKAGES + 2 else used[:_PACKAGES]
+    text = ", ".join(f"{one.name} {one.version}" for one in shown)
+    hidden = len(used) - len(shown)
+    more = [f"{hidden:,} more imported"] if hidden else []
+    if rest:
+        more.append(f"{len(rest):,} {'others ' if used else ''}installed")
+    return "; ".join(filter(None, [text, " and ".join(more)]))
+
+
+def _note(note: str) -> list[list[Cell]]:
+    return [["" if number else "note", line] for number, line in enumerate(note.splitlines())]
 
 
 def _show_checkpoints(experiment: Experiment, show_all: bool) -> None:
@@ -142,7 +246,8 @@ def _show_checkpoints(experiment: Experiment, show_all: bool) -> None:
     rows: list[list[Cell]] = [["", "step", *names]]
     for number, one in enumerate(shown):
         mark: Cell = ("best", "green") if best and best.id == one.id else ""
-        rows.append([(one.short_id, "yellow"), str(one.step), *(column[number] for column in columns), mark])
+        marks = [mark, *one.tags] if mark else one.tags
+        rows.append([(one.short_id, "yellow"), str(one.step), *(column[number] for column in columns), *marks])
     hidden = len(checkpoints) - len(shown)
     before = len(shown) - len(last)
     notes = {before: (0, f"… {hidden:,} more, --all shows them")} if hidden else {}
@@ -157,6 +262,9 @@ def _show_checkpoint(found: Resolution, checkpoint: Checkpoint, experiment: Expe
         rows.append(["step", str(checkpoint.step)])
     name = f" {experiment.name}" if experiment.name else ""
     rows.append(["experiment", f"{experiment.short_id}{name}"])
+    if checkpoint.tags:
+        rows.append(["tags", ", ".join(checkpoint.tags)])
+    rows += _note(found.experiment.note_of(found.record.commit_id))
     rows.append(["saved", _time(checkpoint.created.timestamp())])
     rows.append(["command", found.experiment.command_of(found.record)])
     size = f"{format_bytes(checkpoint.size_bytes)}, {format_bytes(checkpoint.new_bytes)} new"

@@ -10,8 +10,8 @@ from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, echo_json, echo_table, json_path, quote_path
 from replicate.comparing import compare_worktree
 from replicate.experiment import status
-from replicate.history import ExperimentHistory
 from replicate.revisions import label
+from replicate.summary import ExperimentSummary
 from replicate.text import plural
 
 _SHOWN = 50
@@ -28,13 +28,13 @@ def command(as_json: bool, directory: str) -> None:
     repository, history = open_history(directory)
     head = repository.read_head()
     changes = compare_worktree(repository, head) if head else []
-    running = [one for one in history.experiments if status(one, repository) == "running"]
+    running = [one for one in history.summaries if status(one, repository) == "running"]
     if as_json:
         echo_json(
             {
                 "project": repository.project.root,
                 "repository": repository.project.store,
-                "experiments": len(history.experiments),
+                "experiments": len(history.summaries),
                 "running": [one.experiment_id.hex() for one in running],
                 "head": head.commit_id.hex() if head else None,
                 "changes": [{"change": change.letter, **json_path(change.path)} for change in changes],
@@ -42,12 +42,12 @@ def command(as_json: bool, directory: str) -> None:
         )
         return
     rows: list[list[Cell]] = [
-        ["repository", _shown(repository.project.store), plural(len(history.experiments), "experiment")]
+        ["repository", _shown(repository.project.store), plural(len(history.summaries), "experiment")]
     ]
     if running:
         rows.append(["running", ", ".join(_title(one) for one in running)])
     if head is None:
-        rows.append(["worktree", "not saved or checked out here yet" if history.experiments else "not saved yet"])
+        rows.append(["worktree", "not saved or checked out here yet" if history.summaries else "not saved yet"])
     else:
         rows.append(["worktree", label(head), "with changes" if changes else "no changes"])
     echo_table(rows)
@@ -57,8 +57,8 @@ def command(as_json: bool, directory: str) -> None:
         click.echo(f"            … {len(changes) - _SHOWN:,} more, --json lists all")
 
 
-def _title(experiment: ExperimentHistory) -> str:
-    name = experiment.root.commit.name
+def _title(experiment: ExperimentSummary) -> str:
+    name = experiment.name
     return experiment.experiment_id.short + (f" {name}" if name else "")
 
 

@@ -66,6 +66,7 @@ _CONTEXTS = {
 _HASHERS = {kind: blake3(derive_key_context=context) for kind, context in _CONTEXTS.items()}
 _PACK_HASHER = blake3(derive_key_context="replicate 2026 v1 pack")
 _RECORD_HASHER = blake3(derive_key_context="replicate 2026 v1 record")
+_CATALOG_HASHER = blake3(derive_key_context="replicate 2026 v1 catalog")
 
 
 def blob_id(data: Buffer) -> ObjectID:
@@ -92,5 +93,12 @@ def pack_id(data: Buffer) -> ObjectID:
 def record_hash(data: Buffer) -> str:
     """Return the 32 hex digits that name a ref record's bytes."""
     hasher = _RECORD_HASHER.copy()
+    hasher.update(data)
+    return hasher.digest(16).hex()
+
+
+def catalog_hash(data: Buffer) -> str:
+    """Return the 32 hex digits that name a catalog's bytes."""
+    hasher = _CATALOG_HASHER.copy()
     hasher.update(data)
     return hasher.digest(16).hex()

@@ -168,7 +168,7 @@ def read_locator(transport: Transport, ref: FrameRef) -> Locator:
 
 @dataclass
 class LocatorView:
-    """The locations of a commit's closure: its locator and the older ones that it names, read on first use."""
+    """The locations of the closures of commits: locators and the older ones that they name, read on first use."""
 
     transport: Transport
     refs: Sequence[FrameRef]
@@ -188,11 +188,13 @@ class LocatorView:
 
     def _load(self) -> Mapping[bytes, list[Place]]:
         if not self._loaded:
-            for ref in self.refs:
+            older: dict[FrameRef, None] = {}  # of two commits they are mostly the same
+            for ref in dict.fromkeys(self.refs):
                 locator = read_locator(self.transport, ref)
                 self._add(locator.places)
-                for older in locator.older:
-                    self._add(read_locator(self.transport, older).places)
+                older |= dict.fromkeys(locator.older)
+            for ref in [one for one in older if one not in self.refs]:
+                self._add(read_locator(self.transport, ref).places)
             self._loaded = True
         return self._places
 

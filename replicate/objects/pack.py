@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import zstandard
@@ -210,13 +210,19 @@ def read_footer(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
         CorruptionError: The footer is not intact. KeyNotFoundError: No such pack.
     """
     key = pack_key(pack)
+    return decode_footer(lambda start, end: transport.get(key, start, end), pack, pack_bytes)
+
+
+def decode_footer(read: Callable[[int, int], Buffer], pack: ObjectID, pack_bytes: int) -> list[Entry]:
+    """Return a pack's entries; `read` gives the bytes from one offset to another."""
+    key = pack_key(pack)
 
     def damaged(why: str) -> CorruptionError:
         return CorruptionError(f"pack {pack.hex()} is damaged: {why}", where=key)
 
     if not HEADER.size + TRAILER.size <= pack_bytes <= MAX_PACK_BYTES:
         raise damaged(f"{pack_bytes:,} bytes is no size of a pack")
-    tail = transport.get(key, max(0, pack_bytes - _SUFFIX_BYTES), pack_bytes)
+    tail = read(max(0, pack_bytes - _SUFFIX_BYTES), pack_bytes)
     if len(tail) < TRAILER.size:
         raise damaged("it is cut short")
     offset, stored, table_bytes, count, zero, digest, magic = TRAILER.unpack_from(tail, len(tail) - TRAILER.size)
@@ -227,7 +233,7 @@ def read_footer(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
     if table_bytes != count * ENTRY.size or HEADER.size + count * FRAME.size > offset:
         raise damaged("its trailer lies about the number of entries")
     if stored + TRAILER.size > len(tail):
-        tail = transport.get(key, offset, pack_bytes)
+        tail = read(offset, pack_bytes)
     footer = tail[len(tail) - TRAILER.size - stored : len(tail) - TRAILER.size]
     if len(footer) != stored or blake3(footer).digest() != digest:
         raise damaged("its footer does not match its hash")
@@ -251,20 +257,34 @@ def verify_pack(transport: Transport, pack: ObjectID, pack_bytes: int) -> list[E
     entries = read_footer(transport, pack, pack_bytes)
     key = pack_key(pack)
     data = memoryview(transport.get(key, 0, pack_bytes))
+    verify_name(data, pack)
+    for entry in entries:
+        verify_frame(data[entry.offset : entry.offset + entry.length], entry, f"pack {pack.hex()}")
+    return entries
+
+
+def verify_name(data: Buffer, pack: ObjectID) -> None:
+    """Check that the bytes of a whole pack match its name, and its header; `CorruptionError` that names its key."""
+    key = pack_key(pack)
     if pack_id(data) != pack:
         raise CorruptionError(f"pack {pack.hex()} is damaged: its bytes do not match its name", where=key)
     magic, flags, reserved, _ = HEADER.unpack_from(data)
     if magic != PACK_MAGIC or flags & ~FLAG_META or any(reserved):
         raise CorruptionError(f"pack {pack.hex()} is damaged: its header is not one of format 1", where=key)
-    for entry in entries:
-        where = f"pack {pack.hex()}"
-        payload = frame_payload(data[entry.offset : entry.offset + entry.length], entry, where)
-        data_of_entry = _decode_alone(payload, entry, where) if entry.kind in _KINDS else None
-        if data_of_entry is not None and object_id(Kind(entry.kind), data_of_entry) != entry.object_id:
-            raise CorruptionError(
-                f"object {entry.object_id.hex()} in {where} is damaged: its bytes do not match its id", where=where
-            )
-    return entries
+
+
+def verify_frame(data: Buffer, entry: Entry, where: str) -> None:
+    """Check a frame, whose bytes are `data`; and by its id what it holds, if it can be decoded without other objects.
+
+    Raises:
+        CorruptionError: The frame is not the one that the entry names, or was altered.
+    """
+    payload = frame_payload(data, entry, where)
+    content = _decode_alone(payload, entry, where) if entry.kind in _KINDS else None
+    if content is not None and object_id(Kind(entry.kind), content) != entry.object_id:
+        raise CorruptionError(
+            f"object {entry.object_id.hex()} in {where} is damaged: its bytes do not match its id", where=where
+        )
 
 
 def _decode_alone(payload: memoryview, entry: Entry, where: str) -> Buffer | None:

@@ -65,7 +65,7 @@ class ObjectStore:
         if any(place.entry.encoding != Encoding.PATCH for place in places):
             return PatchBase(tree, data)
         payload = frame_payload(self._read_frame(places[0]), places[0].entry, f"pack {places[0].pack.hex()}")
-        base = patch.base_id(payload, _where(places[0]))
+        base = patch.base_id(payload, place_name(places[0]))
         if all(place.entry.depth for place in self._locations.find(base)):
             return None  # another writer's: a patch on a patch
         return PatchBase(base, self.read(base, Kind.TREE))
@@ -185,7 +185,7 @@ class ObjectStore:
             except _ELSEWHERE:  # another copy tells better what is wrong if it is not sound; or this is a concat
                 chunks = self.read_chunks(wanted)
                 if len(chunks) > 1 and sum(chunk.length for chunk in chunks) > MAX_RAW_BYTES:
-                    where = _where(place)
+                    where = place_name(place)
                     raise CorruptionError(f"{where} is damaged: it is larger than its tree says", where=where) from None
                 yield wanted, self.read(wanted)
 
@@ -209,7 +209,7 @@ class ObjectStore:
         raise failure
 
     def _decode_concat(self, place: Place) -> list[Chunk]:
-        where = _where(place)
+        where = place_name(place)
         if place.entry.depth:
             raise CorruptionError(f"{where} is damaged: a concat has depth 0", where=where)
         payload = frame_payload(self._read_frame(place), place.entry, f"pack {place.pack.hex()}")
@@ -228,8 +228,8 @@ class ObjectStore:
     def _decode(self, place: Place, kind: Kind, read_frame: FrameReader | None = None) -> bytes:
         """Return an object's bytes from one place, verified by its id."""
         entry = place.entry
-        where = _where(place)
-        self._check_entry(entry, kind, where)
+        where = place_name(place)
+        check_entry(entry, kind, where)
         payload = frame_payload((read_frame or self._read_frame)(place), entry, f"pack {place.pack.hex()}")
         if entry.encoding == Encoding.RAW:
             data = bytes(payload)
@@ -256,18 +256,18 @@ class ObjectStore:
                 continue
             frames += 1
             if frames > _MAX_FRAMES:
-                where = _where(place)
+                where = place_name(place)
                 raise CorruptionError(f"{where} is damaged: more than {_MAX_FRAMES:,} frames to decode", where=where)
             try:
                 if base.entry.encoding == Encoding.PATCH:
-                    self._check_entry(base.entry, kind, _where(base))
+                    check_entry(base.entry, kind, place_name(base))
                     inner = frame_payload(self._read_frame(base), base.entry, f"pack {base.pack.hex()}")
                     waiting.append((base, inner, self._base_places(base, kind, inner)))
                     continue
                 data = self._decode(base, kind)
                 while waiting:
                     patched, payload, _ = waiting.pop()
-                    data = patch.decode(payload, patched.entry.raw_length, data, _where(patched))
+                    data = patch.decode(payload, patched.entry.raw_length, data, place_name(patched))
                     data = _verified(data, patched, kind)
                 return data
             except _ELSEWHERE as exc:
@@ -275,27 +275,9 @@ class ObjectStore:
         assert failure is not None  # each patch has a place for its base, or raises
         raise failure
 
-    @staticmethod
-    def _check_entry(entry: Entry, kind: Kind, where: str) -> None:
-        if entry.kind != kind:
-            raise CorruptionError(f"{where} is damaged: it is not a {kind.name.lower()}", where=where)
-        if entry.encoding == Encoding.CONCAT:
-            raise CorruptionError(f"{where} is damaged: a list of chunks cannot stand here (I7)", where=where)
-        if entry.encoding not in (Encoding.RAW, Encoding.ZSTD, Encoding.FILL, Encoding.PATCH):
-            raise UnsupportedFormatError(
-                f"{where} is stored in encoding {entry.encoding}, which this version does not know",
-                hint="upgrade replicate",
-            )
-        if (entry.depth == 0) != (entry.encoding in _ZERO_DEPTH):
-            raise CorruptionError(f"{where} is damaged: depth {entry.depth} does not fit its encoding", where=where)
-        if entry.encoding not in (Encoding.RAW, Encoding.ZSTD) and kind not in _PATCHABLE:
-            raise CorruptionError(f"{where} is damaged: a {kind.name.lower()} is stored raw or as zstd", where=where)
-        if entry.raw_length > MAX_RAW_BYTES:
-            raise CorruptionError(f"{where} is damaged: {entry.raw_length:,} bytes are too large", where=where)
-
     def _base_places(self, patched: Place, kind: Kind, payload: memoryview) -> Iterator[Place]:
         """Return where the base of a patch lies at a smaller depth, the smallest first."""
-        where, depth = _where(patched), patched.entry.depth
+        where, depth = place_name(patched), patched.entry.depth
         base = patch.base_id(payload, where)
         places = [place for place in self._locations.find(base) if place.entry.kind == kind]
         lower = [place for place in places if place.entry.depth < depth and place.entry.encoding != Encoding.CONCAT]
@@ -308,14 +290,38 @@ class ObjectStore:
         return iter(sorted(lower, key=lambda place: place.entry.depth))
 
 
+def check_entry(entry: Entry, kind: Kind, where: str) -> None:
+    """Check that a frame with this entry may hold a whole object of a kind, by what the entry alone tells (I7).
+
+    Raises:
+        CorruptionError, UnsupportedFormatError: It may not, or its encoding is one of a later version.
+    """
+    if entry.kind != kind:
+        raise CorruptionError(f"{where} is damaged: it is not a {kind.name.lower()}", where=where)
+    if entry.encoding == Encoding.CONCAT:
+        raise CorruptionError(f"{where} is damaged: a list of chunks cannot stand here (I7)", where=where)
+    if entry.encoding not in (Encoding.RAW, Encoding.ZSTD, Encoding.FILL, Encoding.PATCH):
+        raise UnsupportedFormatError(
+            f"{where} is stored in encoding {entry.encoding}, which this version does not know",
+            hint="upgrade replicate",
+        )
+    if (entry.depth == 0) != (entry.encoding in _ZERO_DEPTH):
+        raise CorruptionError(f"{where} is damaged: depth {entry.depth} does not fit its encoding", where=where)
+    if entry.encoding not in (Encoding.RAW, Encoding.ZSTD) and kind not in _PATCHABLE:
+        raise CorruptionError(f"{where} is damaged: a {kind.name.lower()} is stored raw or as zstd", where=where)
+    if entry.raw_length > MAX_RAW_BYTES:
+        raise CorruptionError(f"{where} is damaged: {entry.raw_length:,} bytes are too large", where=where)
+
+
 def _verified(data: bytes, place: Place, kind: Kind) -> bytes:
     """Return an object's bytes, which are those that its id names, or raise (I6)."""
     if len(data) != place.entry.raw_length or object_id(kind, data) != place.entry.object_id:
-        where = _where(place)
+        where = place_name(place)
         raise CorruptionError(f"{where} is damaged: its bytes do not match its id", where=where)
     return data
 
 
-def _where(place: Place) -> str:
+def place_name(place: Place) -> str:
+    """Return how a place is called in errors: the kind, the object and the pack."""
     kind = Kind(place.entry.kind).name.lower()
     return f"{kind} {place.entry.object_id.hex()} in pack {place.pack.hex()}"

@@ -215,6 +215,11 @@ class ObjectWriter:
         """Tell whether this save has the object already, or can rely on a copy that the store holds."""
         return wanted in self._new or wanted in self._relied or self._reuse(wanted)
 
+    def held_length(self, wanted: ObjectID, kind: Kind) -> int | None:
+        """Return the length of an object that the store held before this save and that it can rely on, else None."""
+        place = self._relied.get(wanted) if self.holds(wanted) else None
+        return place.entry.raw_length if place is not None and place.entry.kind == kind else None
+
     def _reuse(self, wanted: ObjectID) -> bool:
         """Rely on a copy that the store holds, with all that it refers to."""
         places = _reusable(self._transport, self._index, wanted)
@@ -328,11 +333,7 @@ class ObjectWriter:
         listed: Entry | None = None
         if len(packs) >= MAX_INLINE_PACKS:
             listed = self.write_meta(Kind.PACKSET, canonical.encode(sorted(packs)))
-        with self._lock:
-            self._start_put(self._meta, is_meta=True)
-            self._wait_puts()
-        for pack, size, entries in self._sealed:
-            self._index.add(pack, size, entries, durable=self._durable)
+        self._put_last(self._meta)
         meta_pack = self._sealed[-1][0]
         return Stored(
             FrameRef(meta_pack, entry.offset, entry.length),
@@ -344,6 +345,20 @@ class ObjectWriter:
             tuple(self._meta_packs),
             locator.spread,
         )
+
+    def finish_loose(self) -> None:
+        """Put what is left, for commits that are made later: no locator. Everything is durable on return."""
+        self._put_last(self._small, self._meta)
+
+    def _put_last(self, *buffers: PackBuffer) -> None:
+        """Put buffers one after the other, unless they are empty; every pack is durable then, and the index knows."""
+        with self._lock:
+            for buffer in buffers:
+                if not buffer.is_empty:
+                    self._start_put(buffer, is_meta=buffer is self._meta)
+                self._wait_puts()
+        for pack, size, entries in self._sealed:
+            self._index.add(pack, size, entries, durable=self._durable)
 
     def _make_locator(
         self, previous: Stored | None, live: Callable[[], Iterable[ObjectID]]

@@ -1,9 +1,10 @@
-"""The keys of ref records. SPEC §9.1. Pure."""
+"""The keys of ref records and catalogs. SPEC §9.1, §10. Pure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from replicate.errors import CorruptionError
 from replicate.objects.ids import ObjectID
@@ -14,9 +15,16 @@ _KEY = re.compile(
     r"~(?P<kind>[a-z])~(?P<subject>[0-9a-f]{64}|-)~(?P<hash>[0-9a-f]{32})",
     re.ASCII,
 )
+_CATALOG = re.compile(r"cat/(?:h|f~(?P<aa>[0-9a-f]{2}))~(?P<hash>[0-9a-f]{32})", re.ASCII)
+_SESSION = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+def is_session(text: str) -> bool:
+    """Tell whether a text names a session: 16 hex digits."""
+    return _SESSION.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
 class RecordName:
     """A ref record's key, taken apart. `subject` is an id in hex or `-`; `record_hash` 32 hex digits."""
 
@@ -27,7 +35,7 @@ class RecordName:
     subject: str
     record_hash: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The storage key."""
         experiment = self.experiment.hex()
@@ -55,3 +63,24 @@ class RecordName:
 def experiment_prefix(experiment: ObjectID) -> str:
     """Return the prefix of every record of an experiment."""
     return f"refs/{experiment.hex()[:2]}/{experiment.hex()}~"
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogName:
+    """A catalog's key, taken apart. `shard` is the two digits that its experiments begin with; None: heads."""
+
+    shard: str | None
+    catalog_hash: str
+
+    @property
+    def key(self) -> str:
+        """The storage key."""
+        return f"cat/h~{self.catalog_hash}" if self.shard is None else f"cat/f~{self.shard}~{self.catalog_hash}"
+
+    @classmethod
+    def parse(cls, key: str) -> CatalogName:
+        """Take a key apart; `CorruptionError` when it is not one of a catalog."""
+        match = _CATALOG.fullmatch(key)
+        if match is None:
+            raise CorruptionError(f"{key} is not the key of a catalog", where=key)
+        return cls(match["aa"], match["hash"])

@@ -1,12 +1,14 @@
 """The bodies of ref records as values. SPEC §9.2. Pure.
 
-Known here: `c` commit, `s` session start, `e` session end. Every other kind is kept as `UnknownRecord`.
+Known here: `c` commit, `s` session start, `e` session end, `x` tombstone, `u` undo, `t` tag. Every other kind is kept
+as `UnknownRecord`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +17,13 @@ from replicate.objects import canonical
 from replicate.objects.ids import ID_BYTES, ObjectID, record_hash
 from replicate.objects.locator import FrameRef
 from replicate.objects.model import Commit, commit_id, decode_commit
-from replicate.refs.names import NO_SUBJECT, RecordName
+from replicate.refs.names import NO_SUBJECT, RecordName, is_session
 
 MAGIC = b"RPLREF\x00\x01"
 MAX_RECORD_BYTES = 64 << 10
+MAX_HIDDEN_COMMITS = 1_000
+_HASH_BYTES = 16
+_MAX_SEQ = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Packset:
         return {"packset_at": self.at.encode()} if self.at else {"packset": sorted(bytes(pack) for pack in self.packs)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CommitRecord:
     """Publishes a commit. Sizes in bytes and the duration in ns are for display."""
 
@@ -47,7 +52,7 @@ class CommitRecord:
     new_bytes: int = 0
     duration_ns: int = 0
 
-    @property
+    @cached_property
     def commit_id(self) -> ObjectID:
         """The commit's id."""
         return ObjectID.parse(self.name.subject)
@@ -74,6 +79,74 @@ class EndRecord:
     status: str
     exception: Mapping[str, Any] | None
     duration_ns: int
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneRecord:
+    """Hides checkpoints: of sessions, up to a seq each, or some by id. Nothing is deleted by it."""
+
+    name: RecordName
+    time_ns: int
+    author: str
+    sessions: Mapping[str, int]
+    commits: frozenset[ObjectID]
+
+    def hides(self, record: CommitRecord) -> bool:
+        """Tell whether it names a commit: by its id, or by its session and a seq not above the one named."""
+        return record.commit_id in self.commits or record.name.seq <= self.sessions.get(record.name.session, -1)
+
+    @staticmethod
+    def fields(
+        time_ns: int, author: str, nonce: bytes, sessions: Mapping[str, int], commits: Sequence[ObjectID]
+    ) -> dict[str, Any]:
+        """Return the record's keys. The nonce tells it from every other tombstone."""
+        hidden: dict[str, Any] = {"sessions": dict(sessions)} if sessions else {"commits": sorted(map(bytes, commits))}
+        return {"time": time_ns, "author": author, "nonce": nonce, **hidden}
+
+
+@dataclass(frozen=True, slots=True)
+class UndoRecord:
+    """Takes back a tombstone, for ever. `tombstone` is the 32 hex digits of its hash."""
+
+    name: RecordName
+    time_ns: int
+    author: str
+    tombstone: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    """Changes the tags, the name or the note of a commit; None leaves it as it is, an empty text takes it away."""
+
+    name: RecordName
+    time_ns: int
+    author: str
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    new_name: str | None = None
+    note: str | None = None
+
+    @property
+    def commit_id(self) -> ObjectID:
+        """The commit that it is about."""
+        return ObjectID.parse(self.name.subject)
+
+    @staticmethod
+    def fields(
+        time_ns: int,
+        author: str,
+        *,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        name: str | None = None,
+        note: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the record's keys."""
+        fields: dict[str, Any] = {"time": time_ns, "author": author}
+        if add or remove:
+            fields["tags"] = {"add": sorted(set(add)), "remove": sorted(set(remove))}
+        return fields | ({} if name is None else {"name": name}) | ({} if note is None else {"note": note})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +157,7 @@ class UnknownRecord:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-Record = CommitRecord | StartRecord | EndRecord | UnknownRecord
+Record = CommitRecord | StartRecord | EndRecord | TombstoneRecord | UndoRecord | TagRecord | UnknownRecord
 
 
 def encode_record(
@@ -107,7 +180,10 @@ class _Body:
     def __init__(self, name: RecordName, fields: Mapping[str, Any]) -> None:
         self._name = name
         self._fields = fields
-        self._what = f"ref record {name.key}"
+
+    @property
+    def _what(self) -> str:
+        return f"ref record {self._name.key}"
 
     def damaged(self, why: str) -> CorruptionError:
         return CorruptionError(f"{self._what} is damaged: {why}", where=self._name.key)
@@ -126,7 +202,7 @@ class _Body:
             commit,
             self._packset(),
             self._packs("meta"),
-            FrameRef.decode(self._fields.get("locator"), self._what),
+            self._frame("locator"),
             self._number("files"),
             self._number("bytes"),
             self._number("new_bytes"),
@@ -144,7 +220,7 @@ class _Body:
             self._map("capture"),
             ObjectID(environment) if environment is not None else None,
             self._packset() if environment is not None else Packset(),
-            FrameRef.decode(locator, self._what) if locator is not None else None,
+            self._frame("locator") if locator is not None else None,
         )
 
     def end(self) -> EndRecord:
@@ -153,7 +229,50 @@ class _Body:
         if status not in ("finished", "failed", "stopped"):
             raise self.damaged(f"status {status!r} is not known")
         exception = self._map("exception") or None
-        return EndRecord(self._name, self._number("time"), status, exception, self._number("duration"))
+        code = self._number("exit") if "exit" in self._fields else None
+        return EndRecord(self._name, self._number("time"), status, exception, self._number("duration"), code)
+
+    def tombstone(self) -> TombstoneRecord:
+        """Return the tombstone that this is."""
+        sessions, commits = self._map("sessions"), self._packs("commits")
+        if ("sessions" in self._fields) == ("commits" in self._fields):
+            raise self.damaged("it names both sessions and commits, or neither")
+        for session, seq in sessions.items():
+            if not is_session(session) or type(seq) is not int or not 0 <= seq <= _MAX_SEQ:
+                raise self.damaged("sessions is not a map of sessions to seqs")
+        if len(commits) > MAX_HIDDEN_COMMITS:
+            raise self.damaged(f"it names more than {MAX_HIDDEN_COMMITS:,} commits")
+        return TombstoneRecord(self._name, self._number("time"), self._text("author"), sessions, frozenset(commits))
+
+    def undo(self) -> UndoRecord:
+        """Return the undo of a tombstone that this is."""
+        of = self._fields.get("tombstone")
+        if type(of) is not bytes or len(of) != _HASH_BYTES:
+            raise self.damaged("tombstone is not the hash of a record")
+        return UndoRecord(self._name, self._number("time"), self._text("author"), of.hex())
+
+    def tag(self) -> TagRecord:
+        """Return the change of tags, name or note that this is."""
+        if self._name.subject == NO_SUBJECT:
+            raise self.damaged("it is about no commit")
+        tags = self._map("tags")
+        name, note = (self._text(key) if key in self._fields else None for key in ("name", "note"))
+        add, remove = (self._texts(tags.get(key, [])) for key in ("add", "remove"))
+        return TagRecord(self._name, self._number("time"), self._text("author"), add, remove, name, note)
+
+    def _frame(self, key: str) -> FrameRef:
+        return FrameRef.decode(self._fields.get(key), self._what)
+
+    def _text(self, key: str) -> str:
+        value = self._fields.get(key, "")
+        if not isinstance(value, str):
+            raise self.damaged(f"{key} is not text")
+        return value
+
+    def _texts(self, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self.damaged("tags are not lists of text")
+        return tuple(value)
 
     def _number(self, key: str) -> int:
         value = self._fields.get(key, 0)
@@ -177,7 +296,7 @@ class _Body:
         if ("packset" in self._fields) == ("packset_at" in self._fields):
             raise self.damaged("it names its packs twice or not at all")
         if "packset_at" in self._fields:
-            return Packset(at=FrameRef.decode(self._fields["packset_at"], self._what))
+            return Packset(at=self._frame("packset_at"))
         listed = self._packs("packset")
         if any(one >= other for one, other in pairwise(listed)):
             raise self.damaged("packset is not sorted")
@@ -191,7 +310,7 @@ def decode_record(name: RecordName, data: bytes) -> Record:
         raise sealed.damaged("it is not a ref record")
     if record_hash(data) != name.record_hash:
         raise sealed.damaged("its bytes do not match its name")
-    fields = canonical.decode(data[len(MAGIC) :], f"ref record {name.key}")
+    fields = canonical.decode(data[len(MAGIC) :], "ref record " + name.key)
     if not isinstance(fields, dict) or type(fields.get("v")) is not int:
         raise sealed.damaged("it has no version")
     if fields["v"] != 1 or fields.get("kind") != name.kind:
@@ -204,4 +323,10 @@ def decode_record(name: RecordName, data: bytes) -> Record:
             return body.start()
         case "e":
             return body.end()
+        case "x":
+            return body.tombstone()
+        case "u":
+            return body.undo()
+        case "t":
+            return body.tag()
     return UnknownRecord(name, fields)

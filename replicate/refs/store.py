@@ -1,17 +1,19 @@
-"""Listing, reading and publishing ref records of one store. SPEC §9, §12, I0–I2."""
+"""Listing, reading and publishing ref records of one store. SPEC §9, §10, §12, I0–I2."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from replicate.errors import CorruptionError, KeyNotFoundError
 from replicate.objects import canonical
 from replicate.objects.ids import ID_BYTES, Kind, ObjectID
 from replicate.objects.locator import read_framed
 from replicate.objects.writer import Stored
-from replicate.refs.names import NO_SUBJECT, RecordName, experiment_prefix
+from replicate.refs.catalogs import MAX_CATALOG_BYTES, FullCatalog, HeadsCatalog, decode_full, decode_heads
+from replicate.refs.names import NO_SUBJECT, CatalogName, RecordName, experiment_prefix
 from replicate.refs.records import (
     MAX_RECORD_BYTES,
     Packset,
@@ -21,49 +23,176 @@ from replicate.refs.records import (
 )
 from replicate.transport import Transport
 
+_KEPT_CATALOGS = 16
+
+
+class Listing(NamedTuple):
+    """The keys of one look at a store: ref records first, then catalogs (I2).
+
+    Attributes:
+        records: Keys of ref records by the first two digits of their experiment, sorted.
+        full: Live full catalogs by the same two digits, sorted; those that another replaces may be among them.
+        heads: Heads catalogs, sorted.
+    """
+
+    records: Mapping[str, Sequence[str]]
+    full: Mapping[str, Sequence[str]]
+    heads: Sequence[str]
+
+    @property
+    def shards(self) -> list[str]:
+        """The first two digits of every experiment, sorted."""
+        return sorted({*self.records, *self.full})
+
 
 class RefStore:
-    """The ref records of one store. Records never change, so what was read once is kept.
+    """The ref records of one store, as such and folded into catalogs.
+
+    Nothing that it reads ever changes, so what was read once is kept.
 
     Args:
         transport: The store.
-        on_damage: Called with the error for each record that cannot be read; listing goes on without it.
+        on_damage: Called with the error for each record or catalog that cannot be read; listing goes on without it.
     """
 
     def __init__(self, transport: Transport, on_damage: Callable[[CorruptionError], None]) -> None:
         self._transport = transport
         self._on_damage = on_damage
         self._read: dict[str, Record] = {}
+        self._catalogs: dict[str, FullCatalog] = {}
         self._damaged: set[str] = set()
 
     def list(self, experiment: ObjectID | None = None) -> tuple[Record, ...]:
         """Return every readable record, or those of one experiment, in key order."""
+        shard = experiment.hex()[:2] if experiment else None
         prefix = experiment_prefix(experiment) if experiment else "refs/"
-        found = []
-        for key in sorted(info.key for info in self._transport.list(prefix)):
-            record = self._record(key)
-            if record is not None:
-                found.append(record)
-        return tuple(found)
+        for attempt in (1, 2):
+            listing = self.listing(prefix)
+            missing: list[str] = []
+            found: list[Record] = []
+            for one in [shard] if shard else listing.shards:
+                folded, lost = self.folded(listing.full.get(one, ()))
+                keys = {*listing.records.get(one, ()), *(key for key in folded if key.startswith(prefix))}
+                records, gone = self.read(keys, folded)
+                found += records
+                missing += [*lost, *gone]
+            if not missing:
+                break
+            if attempt == 2:  # removed between the listing and the reading, twice (I2)
+                self.tell_missing(missing)
+        return tuple(sorted(found, key=lambda record: record.name.key))
 
-    def _record(self, key: str) -> Record | None:
+    def listing(self, prefix: str = "refs/") -> Listing:
+        """Return the keys of records that begin with `prefix`, and of all catalogs. No size or time is looked at."""
+        records: defaultdict[str, list[str]] = defaultdict(list)
+        for key, _, _ in self._transport.list(prefix, details=False):
+            records[key[5:7]].append(key)
+        full: dict[str, list[str]] = {}
+        heads = []
+        for info in self._transport.list("cat/", details=False):
+            try:
+                name = CatalogName.parse(info.key)
+            except CorruptionError as exc:
+                self._tell(info.key, exc)
+                continue
+            if name.shard is None:
+                heads.append(info.key)
+            else:
+                full.setdefault(name.shard, []).append(info.key)
+        for keys in (*records.values(), *full.values(), heads):
+            keys.sort()
+        return Listing(records, full, heads)
+
+    def folded(self, full: Sequence[str]) -> tuple[Mapping[str, bytes], Sequence[str]]:
+        """Return the bodies by key that some full catalogs hold, and which of these catalogs are not there."""
+        bodies: dict[str, bytes] = {}
+        missing = []
+        replaced: set[str] = set()
+        for key in full:
+            catalog = self.catalog(key)
+            if catalog is None:
+                missing.append(key)
+            elif key not in self._damaged:
+                bodies.update(catalog.records)
+                replaced |= catalog.replaces
+        return bodies, [key for key in missing if key not in replaced and key not in self._damaged]
+
+    def catalog(self, key: str) -> FullCatalog | None:
+        """Return a full catalog; None when it is not there, or is damaged, which is told."""
+        known = self._catalogs.get(key)
+        if known is not None or key in self._damaged:
+            return known
+        try:
+            catalog = decode_full(CatalogName.parse(key), self._transport.get(key, 0, MAX_CATALOG_BYTES + 1))
+        except CorruptionError as exc:
+            self._tell(key, exc)
+            return None
+        except KeyNotFoundError:
+            return None
+        self._catalogs[key] = catalog
+        if len(self._catalogs) > _KEPT_CATALOGS:
+            del self._catalogs[next(iter(self._catalogs))]
+        return catalog
+
+    def heads(self, keys: Iterable[str]) -> Iterator[HeadsCatalog]:
+        """Yield the heads catalogs of some keys; those that are not there or damaged are left out."""
+        for key in keys:
+            try:
+                yield decode_heads(CatalogName.parse(key), self._transport.get(key, 0, MAX_CATALOG_BYTES + 1))
+            except CorruptionError as exc:
+                self._tell(key, exc)
+            except KeyNotFoundError:
+                continue
+
+    def read(self, keys: Iterable[str], folded: Mapping[str, bytes]) -> tuple[Sequence[Record], Sequence[str]]:
+        """Return the readable records of some keys, and which keys are not there. Damaged ones are told."""
+        records = []
+        missing = []
+        for key in keys:
+            record = self._record(key, folded.get(key))
+            if record is not None:
+                records.append(record)
+            elif key not in self._damaged:
+                missing.append(key)
+        return records, missing
+
+    def forget(self, records: Iterable[Record]) -> None:
+        """Keep some records no longer in memory."""
+        for record in records:
+            self._read.pop(record.name.key, None)
+
+    def _record(self, key: str, body: bytes | None = None) -> Record | None:
         known = self._read.get(key)
         if known is not None or key in self._damaged:
             return known
         try:
-            record = decode_record(RecordName.parse(key), self._transport.get(key, 0, MAX_RECORD_BYTES + 1))
+            name = RecordName.parse(key)
+            data = self._transport.get(key, 0, MAX_RECORD_BYTES + 1) if body is None else body
+            record = decode_record(name, data)
         except CorruptionError as exc:
-            self._damaged.add(key)
-            self._on_damage(exc)
+            self._tell(key, exc)
             return None
         except KeyNotFoundError:  # folded or collected since the listing
             return None
         self._read[key] = record
         return record
 
+    def tell_missing(self, keys: Iterable[str]) -> None:
+        """Report keys that were listed, but were not there, twice."""
+        for key in keys:
+            self._tell(key, CorruptionError(f"{key} is listed, but it is not in the store", where=key))
+
+    def _tell(self, key: str, error: CorruptionError) -> None:
+        if key not in self._damaged:
+            self._damaged.add(key)
+            self._on_damage(error)
+
     def find(self, name: RecordName) -> Record | None:
         """Return one record, or None when it is not there or not readable."""
-        return self._record(name.key)
+        found = self._record(name.key)
+        if found is None and name.key not in self._damaged:
+            found = next((one for one in self.list(name.experiment) if one.name == name), None)
+        return found
 
     def publish(
         self,

@@ -7,6 +7,7 @@ synced.
 
 from __future__ import annotations
 
+import builtins
 import errno
 import fcntl
 import os
@@ -227,40 +228,48 @@ class LocalTransport:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as exc:
             raise KeyNotFoundError(f"{key} is not in the store", key=key) from exc
         except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                raise KeyNotFoundError(f"{key} is not in the store: it is a link that leads nowhere", key=key) from exc
             raise self._storage_error(exc, key, "read", 0) from exc
 
-    def list(self, prefix: str) -> Iterator[KeyInfo]:
+    def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
         """See `Transport.list`. `local/` is never listed; the storage time is the file's ctime."""
         folder, _, start = prefix.rpartition("/")
         if folder:
             validate_key(folder)
         if folder.split("/")[0] == "local":
             return
+        found: list[KeyInfo] = []
         try:
-            yield from self._walk(folder, start)
+            self._walk(folder, start, details, found)
         except OSError as exc:
             raise self._storage_error(exc, prefix, "list", 0) from exc
+        yield from found
 
-    def _walk(self, folder: str, start: str) -> Iterator[KeyInfo]:
+    def _walk(self, folder: str, start: str, details: bool, found: builtins.list[KeyInfo]) -> None:
         try:
-            entries = list(os.scandir(os.path.join(self.root, folder)))
+            entries = os.scandir(os.path.join(self.root, folder))
         except (FileNotFoundError, NotADirectoryError):
             return
-        for entry in entries:
-            if not entry.name.startswith(start):
-                continue
-            key = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if key != "local":
-                    yield from self._walk(key, "")
-                continue
-            try:
-                info = entry.stat()
-            except OSError as exc:
-                if exc.errno in (errno.ENOENT, errno.ELOOP):  # deleted while we list, or a link that leads nowhere
+        above = f"{folder}/" if folder else ""
+        with entries:
+            for entry in entries:
+                name = entry.name
+                if not name.startswith(start):
                     continue
-                raise
-            yield KeyInfo(key, info.st_size, info.st_ctime_ns)
+                if entry.is_dir(follow_symlinks=False):
+                    if above + name != "local":
+                        self._walk(above + name, "", details, found)
+                elif details:
+                    try:
+                        info = entry.stat()
+                    except OSError as exc:
+                        if exc.errno in (errno.ENOENT, errno.ELOOP):  # deleted while we list, or leads nowhere
+                            continue
+                        raise
+                    found.append(KeyInfo(above + name, info.st_size, info.st_ctime_ns))
+                else:
+                    found.append(KeyInfo(above + name, None, None))
 
     def delete(self, keys: Iterable[str]) -> Sequence[str]:
         """See `Transport.delete`."""

@@ -34,7 +34,7 @@ class MemoryTransport:
             raise KeyNotFoundError(f"{key} is not in the store", key=key)
         return held[0][start:end]
 
-    def list(self, prefix: str) -> Iterator[KeyInfo]:
+    def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
         """See `Transport.list`."""
         with self._lock:
             found = [KeyInfo(k, len(v), t) for k, (v, t) in self._keys.items() if k.startswith(prefix)]

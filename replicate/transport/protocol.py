@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from replicate.errors import InvalidInputError
 
 _KEY = re.compile(r"[a-z0-9_~.\-]{1,255}(/[a-z0-9_~.\-]{1,255})*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyInfo:
+class KeyInfo(NamedTuple):
     """One key of a listing. Size in bytes and storage time in ns since 1970; None where the storage does not tell."""
 
     key: str
@@ -44,8 +42,11 @@ class Transport(Protocol):
         What lies beyond the end is left out, as in a slice.
         """
 
-    def list(self, prefix: str) -> Iterator[KeyInfo]:
-        """Yield the keys that begin with `prefix`, in no order. `local/` is never listed (SPEC §5)."""
+    def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
+        """Yield the keys that begin with `prefix`, in no order. `local/` is never listed (SPEC §5).
+
+        Without `details` size and time may be None where asking for them would cost more than the names.
+        """
 
     def delete(self, keys: Iterable[str]) -> Sequence[str]:
         """Delete keys and return those that are still there afterwards. A key that was not there counts as deleted."""

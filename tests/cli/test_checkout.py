@@ -166,7 +166,7 @@ def test_a_path_that_is_not_in_the_checkpoint_is_refused_and_nothing_written(she
 def test_an_empty_path_is_refused(shell: Shell, deep: SampleProject) -> None:
     shell.fails(
         2,
-        "error: '' is no path\nhint: name no path to restore the whole commit\n",
+        "error: '' is no path\nhint: name no path to mean the whole commit\n",
         *("checkout", "deep@start", ""),
     )
 

@@ -303,7 +303,7 @@ def test_json_prints_the_checkpoint(shell: Shell, project: SampleProject) -> Non
         (("--name", "best"), "'best' is no name: it has a meaning as a revision\n"),
         (("--tag", "a:b"), "'a:b' is no name: it must not hold @ ~ : / or control characters\n"),
         (("--step", "9223372036854775808"), "step 9223372036854775808 does not fit into 64 bits\n"),
-        (("-e", "nothing"), "no experiment is named 'nothing'\nhint: `replicate ls` shows what there is\n"),
+        (("-e", "nothing"), "no experiment or tag is named 'nothing'\nhint: `replicate ls` shows what there is\n"),
     ],
 )
 def test_a_wrong_argument_begins_nothing(

@@ -178,6 +178,7 @@ def test_json_lists_checkpoints_newest_first(shell: Shell, vision: Vision) -> No
         "new_bytes",
         "unstable",
         "skipped",
+        "tags",
     }
     assert (result.json[0]["seq"], result.json[0]["step"], result.json[0]["files"]) == (3, 2, 3)
     assert (result.err, result.code) == ("", 0)
@@ -224,5 +225,8 @@ def test_a_path_is_refused(shell: Shell, vision: Vision) -> None:
 
 def test_an_unknown_name_is_refused(shell: Shell, vision: Vision) -> None:
     shell.fails(
-        3, "error: no experiment is named 'basline'\nhint: `replicate ls` shows what there is\n", "log", "basline"
+        3,
+        "error: no experiment or tag is named 'basline'\nhint: `replicate ls` shows what there is\n",
+        "log",
+        "basline",
     )

@@ -24,6 +24,7 @@ KEYS = {
     "status",
     "exception",
     "tags",
+    "note",
     "python_version",
     "heads",
 }

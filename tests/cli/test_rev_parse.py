@@ -45,7 +45,7 @@ def test_short_prints_seven_digits(shell: Shell, vision: Vision) -> None:
 @pytest.mark.parametrize(
     ("revision", "code", "message"),
     [
-        ("nothing", 3, "no experiment is named 'nothing'\nhint: `replicate ls` shows what there is\n"),
+        ("nothing", 3, "no experiment or tag is named 'nothing'\nhint: `replicate ls` shows what there is\n"),
         ("abc", 2, "abc is too short: an id needs at least 4 digits\n"),
         ("baseline@newest", 2, "'baseline@newest' is no revision: after @ comes best, latest, start\n"),
         ("baseline~x", 2, "'baseline~x' is no revision: after ~ comes a number\n"),

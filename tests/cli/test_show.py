@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
 
 import pytest
 
+from replicate.capture import Capture
 from replicate.text import columns
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
@@ -203,6 +205,77 @@ def test_the_command_is_shown_whole_on_a_terminal(
     project.begin({}, name="long").end("failed", ValueError("x" * 100))
     shell.widen(40)
     assert max(map(columns, shell("show", "long").lines)) > 100
+
+
+ODD = {
+    "git": {"commit": 5, "branch": "\x1b[2J", "dirty": True, "remote": ["x"]},
+    "cpu": {"model": "\x1b[31m"},
+    "memory": "much",
+    "gpus": [
+        1,
+        {"name": b"x"},
+        {"memory": 1 << 30},
+        {"name": "A", "memory": 1 << 30},
+        {"name": "A", "memory": 1 << 30},
+    ],
+    "notebook": 7,
+    "cwd": ["x"],
+}
+
+
+def test_facts_that_are_not_what_they_should_be_are_shown_or_left_out(
+    shell: Shell, project: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Capture(dict(ODD), {b"packages.json": b"{", b"machine.json": b"[]"}, "python train.py", "me@here")
+    monkeypatch.setattr("tests.projects.CAPTURE", odd)
+    project.begin({}, name="odd").end("failed", ValueError("x"), 1)
+    shown = shell("show", "odd", "--all")
+    assert (shown.code, shown.err) == (0, "")
+    assert "\x1b" not in shown.out
+    rows = {row[0]: " ".join(row[1:]) for row in shown.rows if len(row) > 1}
+    assert rows["git"] == "5 on ·[2J (dirty)"
+    assert rows["gpus"] == "b'x', (1.1 GB), 2 × A (1.1 GB)"
+    assert rows["exit"] == "1"
+    assert shell("show", "odd", "--json").json["capture"]["gpus"][1] == {"name": "78"}
+
+
+def test_imported_packages_come_first_and_the_rest_is_counted(
+    shell: Shell, project: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [{"name": f"pkg{number:02}", "version": "1", "imported": number < 14} for number in range(20)]
+    listed.append({"name": "torch", "version": "2", "imported": True})
+    captured = Capture({}, {b"packages.json": json.dumps(listed).encode()}, "python train.py", "me@here")
+    monkeypatch.setattr("tests.projects.CAPTURE", captured)
+    project.begin({}, name="many").end("finished")
+    (line,) = [line for line in shell("show", "many").lines if line.startswith("  packages")]
+    assert line == "  packages  torch 2, " + ", ".join(f"pkg{number:02} 1" for number in range(7)) + (
+        "; 7 more imported and 6 others installed"
+    )
+    (line,) = [line for line in shell("show", "many", "--all").lines if line.startswith("  packages")]
+    assert line == "  packages  torch 2, " + ", ".join(f"pkg{number:02} 1" for number in range(20))
+
+
+def test_a_traceback_is_shown_with_everything(shell: Shell, project: SampleProject) -> None:
+    session = project.begin({}, name="bad")
+    try:
+        raise ValueError("no data")
+    except ValueError as exc:
+        session.end("failed", exc, 1)
+    assert "traceback" not in shell("show", "bad").lines
+    lines = shell("show", "bad", "-a").lines
+    assert lines[lines.index("traceback") + 1] == "  Traceback (most recent call last):"
+    assert "  ValueError: no data" in lines
+
+
+def test_without_changes_since_a_git_commit_there_is_no_patch(shell: Shell, vision: Vision) -> None:
+    for revision, short in (("baseline", vision.baseline.short), ("baseline@start", vision.baseline.short)):
+        shell.fails(
+            3,
+            f"error: {short} has no patch: no change since a Git commit was recorded\n"
+            "hint: its files are all in the checkpoint: `replicate ls-tree -r`, `replicate checkout -o DIR`\n",
+            *("show", revision, "--patch"),
+        )
+    assert shell("show", "baseline:train.py", "-p").code == 2
 
 
 # -- json ------------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class FaultTransport:
             raise Stopped
         return data
 
-    def list(self, prefix: str) -> Iterator[KeyInfo]:
+    def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
         """See `Transport.list`."""
         is_last = self._is_last("list", prefix)
         found = list(self._inner.list(prefix))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,10 +11,13 @@ from pathlib import Path
 from replicate.errors import CorruptionError
 from replicate.history import History
 from replicate.host import Host
+from replicate.maintenance.fsck import fsck
 from replicate.objects.ids import ObjectID
+from replicate.reporting import SilentReporter
 from replicate.session import Session
+from replicate.transport import LocalTransport
 from tests.faults.fault_transport import Stopped
-from tests.projects import CAPTURE, Content, SampleProject, read_folder
+from tests.projects import CAPTURE, Content, SampleProject, check_store, read_folder
 
 MIB = 1 << 20
 VERSIONS = 3  # the experiment's start and two checkpoints
@@ -77,7 +79,7 @@ class Scenario:
 def abandon(session: Session) -> None:
     """Close what the system closes for a process that dies. The session's end is not recorded."""
     if session._held is not None:
-        os.close(session._held)
+        session.repository.release_session(session._held)
         session._held = None
     session.is_ended = True
     session.repository.index.close()
@@ -97,25 +99,34 @@ def restored(project: SampleProject, commit: ObjectID) -> Iterator[Path]:
 def check_listed(
     project: SampleProject, models: list[Model], returned: list[ObjectID], *, may_be_damaged: bool = False
 ) -> History:
-    """Every commit whose call returned is listed, and every commit that is listed restores byte for byte.
+    """Every commit whose call returned is listed, every one that is listed restores byte for byte, and fsck agrees.
 
     Args:
         project: A fresh one.
         models: By seq.
         returned: What must be listed.
-        may_be_damaged: A commit may instead be gone, or fail with a typed error; never with other bytes.
+        may_be_damaged: A commit may instead be gone, or fail with a typed error, as fsck says; never with other bytes.
     """
     history = project.history()
     if not may_be_damaged:
         assert set(returned) <= set(history.commits)
         assert history.rootless == []
+    if not may_be_damaged:
+        check_store(project.store)
+    harmed = harmed_commits(project)
     for record in history.records():
         try:
             with restored(project, record.commit_id) as target:
                 assert read_folder(target) == models[record.commit.seq]
         except CorruptionError:
-            assert may_be_damaged
+            assert record.commit_id in harmed
     return history
+
+
+def harmed_commits(project: SampleProject) -> set[ObjectID]:
+    """Return the commits that fsck says are affected by damage."""
+    report = fsck(LocalTransport(project.store), str(project.store), SilentReporter(), level=4)
+    return {one.commit_id for damage in report.damage for affected in damage.affects for one in affected.commits}
 
 
 def check_next_saves(project: SampleProject, *, resume: bool = False, is_large: bool = True) -> dict[ObjectID, Model]:

@@ -12,7 +12,7 @@ import pytest
 from replicate.transport import LocalTransport
 from tests.faults.fault_transport import FaultTransport, Mode
 from tests.faults.scenario import HASTY, VERSIONS, Scenario, check_listed, check_next_saves
-from tests.projects import SampleProject, paths_of
+from tests.projects import SampleProject, check_store, paths_of
 
 
 def stopped_project(folder: Path, stop_at: int, mode: Mode) -> tuple[SampleProject, FaultTransport, Scenario, bool]:
@@ -84,3 +84,4 @@ def told_of_damage(project: SampleProject, faults: FaultTransport) -> None:
 def check_listed_still(project: SampleProject, scenario: Scenario) -> None:
     assert set(scenario.returned) <= set(project.history().commits)
     assert paths_of(project.store / "local" / "tmp") <= {"0123456789abcdef"}
+    check_store(project.store)

@@ -17,7 +17,7 @@ from replicate.session import Session
 from replicate.transport import LocalTransport
 from tests.faults.power import FaultDisk
 from tests.faults.scenario import HASTY, MIB, VERSIONS, Model, abandon, check_models, write_version
-from tests.projects import CAPTURE, SampleProject, store_bytes
+from tests.projects import CAPTURE, SampleProject, check_store, store_bytes
 
 
 class Failing:
@@ -100,6 +100,7 @@ def attempts(folder: Path, call: str, code: int) -> list[StorageError]:
         heads = attempt.project.history().experiments[-1].heads
         assert attempt.saved.keys() >= {heads[-1].commit_id}
         assert os.listdir(attempt.project.store / "local" / "tmp") == []
+        check_store(attempt.project.store)
         if attempt.error is None:
             break
         if call == "write":

@@ -14,7 +14,7 @@ from replicate.objects.ids import ObjectID
 from replicate.refs import CommitRecord
 from tests.faults import saving_process
 from tests.faults.saving_process import fingerprint
-from tests.projects import SampleProject
+from tests.projects import SampleProject, check_store
 
 LONGEST = 0.5  # seconds that a process lives once it has begun
 
@@ -71,6 +71,7 @@ class Killing:
                 assert fingerprint(self._target) == hashes[number_of(record)]
                 shutil.rmtree(self._target)
                 self.verified.add(record.commit_id)
+        check_store(self.project.store, 4 if everything else 2)
 
 
 def number_of(record: CommitRecord) -> int:

@@ -22,8 +22,9 @@ from tests.faults.scenario import (
     check_listed,
     check_models,
     check_next_saves,
+    harmed_commits,
 )
-from tests.projects import SampleProject, read_folder
+from tests.projects import SampleProject, check_store, read_folder
 
 Durability = Literal["safe", "fast"]
 
@@ -87,6 +88,7 @@ def test_what_was_saved_safely_survives_a_power_loss_at_any_call(tmp_path: Path,
         check_listed(again, run.scenario.models, run.scenario.returned)
         assert again.events.warnings == []
         check_next_saves(again, resume=bool(stop_at % 2), is_large=False)
+        check_store(again.store)
 
 
 def test_what_was_saved_safely_survives_a_power_loss_in_the_middle_of_a_write(tmp_path: Path) -> None:
@@ -104,6 +106,7 @@ def test_what_was_saved_fast_survives_a_kill_at_any_call(tmp_path: Path, is_half
         check_listed(again, run.scenario.models, run.scenario.returned)
         assert again.events.warnings == []
         check_next_saves(again, resume=bool(stop_at % 2), is_large=False)
+        check_store(again.store)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -115,7 +118,8 @@ def test_after_a_power_loss_fast_saves_are_whole_or_told_to_be_damaged_and_savin
         run.journal.lose_power(loss, stop_at)
         again = run.again(AFTER_REBOOT, "safe" if stop_at % 2 else "fast")
         check_listed(again, run.scenario.models, run.scenario.returned, may_be_damaged=True)
-        check_next_saves(again, is_large=False)
+        saved = check_next_saves(again, is_large=False)
+        assert not harmed_commits(again) & saved.keys()
 
 
 @pytest.mark.parametrize("durability", ["safe", "fast"])
@@ -130,3 +134,6 @@ def test_a_safe_save_does_not_rely_on_what_another_process_did_not_sync(tmp_path
             abandon(session)
         run.journal.lose_power("drop")
         check_models(run.again(AFTER_REBOOT), models)
+        assert not harmed_commits(again) & models.keys()
+        if durability == "safe":
+            check_store(again.store)

@@ -33,7 +33,7 @@ class Listings(MemoryTransport):
         self.puts.append(key)
         super().put(key, data, replace=replace)
 
-    def list(self, prefix: str) -> Iterator[KeyInfo]:
+    def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
         self.listed.append(prefix)
         return super().list(prefix)
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from replicate.objects.ids import ObjectID
 from replicate.refs import CommitRecord
 from replicate.session import Session
-from tests.projects import Content, SampleProject, read_folder
+from tests.projects import Content, SampleProject, check_store, read_folder
 
 NAMES = st.sampled_from(["a", "b", "dir/a", "dir/b", "dir/deep/a", "other/a", "model.pt", "dir", "other"])
 CONTENTS = st.sampled_from([b"", b"one", b"two", b"x" * 5000, bytes(range(256)) * 40])
@@ -39,6 +39,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.session is not None:
             self.session.end("finished")
+            check_store(self.project.store)
         shutil.rmtree(self.folder)
 
     def keep(self, record: CommitRecord, model: Model) -> CommitRecord:

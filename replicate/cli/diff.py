@@ -1,0 +1,171 @@
+"""`replicate diff`: what differs between two commits, or a commit and the worktree."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from replicate.cli.difference import difference_json, echo_difference, echo_stat
+from replicate.cli.options import clean_path, directory_option, find, open_history
+from replicate.cli.patches import echo_patch
+from replicate.cli.render import Cell, echo_json, quote_path
+from replicate.diff import Difference, Side, diff_commits, diff_entries, diff_worktree
+from replicate.errors import InvalidInputError, PathNotFoundError, RevisionNotFoundError
+from replicate.history import ExperimentHistory, History
+from replicate.refs import CommitRecord
+from replicate.repository import Repository
+from replicate.revisions import Resolution, label
+from replicate.worktree.checkout import find_entry
+
+
+class _DiffCommand(click.Command):
+    """Keeps what follows `--` apart from the revisions."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta["paths"] = tuple(args[at + 1 :])
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- PATH...]"]
+
+
+@click.command(cls=_DiffCommand)
+@click.argument("revisions", nargs=-1, metavar="[A [B]]")
+@click.option("-p", "--patch", "form", flag_value="patch", help="Print a patch of all text files and nothing else")
+@click.option("--stat", "form", flag_value="stat", help="List all files that differ, with lines or sizes")
+@click.option("--name-only", "form", flag_value="names", help="Print the paths of files that differ")
+@click.option("--json", "form", flag_value="json", help="Print JSON")
+@click.option("-z", "with_nul", is_flag=True, help="With --name-only: end paths with NUL and do not quote them")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 when anything differs")
+@directory_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    revisions: tuple[str, ...],
+    form: str | None,
+    with_nul: bool,
+    exit_code: bool,
+    directory: str,
+) -> int:
+    """Show what differs between two commits, or a commit and the worktree
+
+    A and B are revisions; without B the worktree is compared with A, without A with the commit that was saved or
+    checked out last. PATHs, files and folders of the project, limit which files are compared. A:PATH B:PATH compares
+    two files. Of experiments params, metrics, packages, Git commit and command are compared too.
+    """
+    if with_nul and form != "names":
+        raise InvalidInputError("-z goes with --name-only")
+    paths = [clean_path(path) for path in ctx.meta["paths"]]
+    repository, history = open_history(directory)
+    asked = _ask(repository, history, revisions, paths)
+    difference = asked.difference
+    if form == "json":
+        echo_json(difference_json(difference))
+    elif form == "names":
+        _echo_names(difference, with_nul)
+    elif not difference:
+        click.echo("no differences", err=True)
+    elif form == "patch":
+        echo_patch(difference)
+    elif form == "stat":
+        echo_stat(difference)
+    else:
+        echo_difference(difference, asked.title, asked.files)
+    return 1 if exit_code and difference else 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What differs, what is compared in words, and how many files the last of the two has when all are compared."""
+
+    difference: Difference
+    title: list[Cell]
+    files: int | None = None
+
+
+def _ask(repository: Repository, history: History, revisions: Sequence[str], paths: list[bytes]) -> _Asked:
+    if len(revisions) > 2:
+        raise click.UsageError(
+            f"{revisions[2]!r} is one revision too many; paths come after --", click.get_current_context()
+        )
+    if not revisions:
+        head = repository.read_head()
+        experiment = history.experiment(head.name.experiment, hidden=True) if head else None
+        if head is None or experiment is None:
+            raise RevisionNotFoundError(
+                "nothing was saved or checked out here yet", hint="name a commit: `replicate diff latest`"
+            )
+        return _with_worktree(repository, experiment, head, paths)
+    found = [_find(history, revision) for revision in revisions]
+    sides = [Side(repository, one.experiment, one.record) for one in found]
+    named = [clean_path(one.path) for one in found if one.path]
+    if named and (paths or len(named) < len(found)):
+        raise InvalidInputError(
+            "a revision with a path is compared with another such, and with nothing after --",
+            hint=f"`replicate diff A B -- {os.fsdecode(named[0])}` compares one path of two commits",
+        )
+    if named and len(sides) == 1:
+        return _with_worktree(repository, found[0].experiment, found[0].record, named)
+    if len(sides) == 1:
+        return _with_worktree(repository, found[0].experiment, found[0].record, paths)
+    title: list[Cell] = ["Comparing ", *_name(sides[0]), " with ", *_name(sides[1])]
+    if named:
+        return _Asked(diff_entries(sides[0], named[0], sides[1], named[1]), title)
+    for path in paths:
+        if all(
+            find_entry(one.repository.objects(one.record.locator), one.record.commit.tree, path) is None
+            for one in sides
+        ):
+            short, other = (side.record.commit_id.short for side in sides)
+            raise PathNotFoundError(
+                f"neither {short} nor {other} has '{quote_path(path)}'",
+                hint=f"`replicate ls-tree -r {short}` lists files",
+            )
+    return _Asked(diff_commits(sides[0], sides[1], paths), title, None if paths else sides[1].record.files)
+
+
+def _find(history: History, revision: str) -> Resolution:
+    try:
+        return find(history, revision)
+    except RevisionNotFoundError as exc:
+        if "/" in revision or os.path.lexists(revision):
+            raise RevisionNotFoundError(
+                exc.message, hint=f"paths come after --: `replicate diff -- {revision}`"
+            ) from exc
+        raise
+
+
+def _with_worktree(
+    repository: Repository, experiment: ExperimentHistory, record: CommitRecord, paths: list[bytes]
+) -> _Asked:
+    root = os.fsencode(repository.project.root)
+    for path in paths:
+        if not os.path.lexists(os.path.join(root, path)) and not find_entry(
+            repository.objects(record.locator), record.commit.tree, path
+        ):
+            raise PathNotFoundError(
+                f"neither {record.commit_id.short} nor the worktree has '{quote_path(path)}'",
+                hint=f"`replicate ls-tree -r {record.commit_id.short}` lists files; paths are relative to the project",
+            )
+    title: list[Cell] = ["Comparing ", *_name(Side(repository, experiment, record)), " with the worktree"]
+    return _Asked(diff_worktree(repository, record, paths), title, None if paths else record.files)
+
+
+def _name(side: Side) -> list[Cell]:
+    short, _, step = label(side.record).partition(" ")
+    of = "" if side.record.commit.is_root else f" of {side.experiment.experiment_id.short}"
+    name = f" {side.experiment.name}" if side.experiment.name else ""
+    return [(short, "yellow"), f" {step.removesuffix(')')}{of}{name})"]
+
+
+def _echo_names(difference: Difference, with_nul: bool) -> None:
+    sys.stdout.flush()
+    for change in difference.files:
+        path = os.fsencode(change.path)
+        sys.stdout.buffer.write(path + b"\0" if with_nul else os.fsencode(quote_path(path)) + b"\n")
+    sys.stdout.buffer.flush()

@@ -1,0 +1,145 @@
+"""`replicate du`: what the store holds, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from replicate.cli.options import directory_option, find_itself, json_option, open_history
+from replicate.cli.render import Cell, echo_json, echo_table
+from replicate.errors import InvalidInputError, RevisionNotFoundError
+from replicate.history import History
+from replicate.objects.ids import ObjectID
+from replicate.revisions import resolve_hidden
+from replicate.text import format_bytes, plural
+from replicate.usage import CommitUsage, ExperimentUsage, Usage, measure
+
+
+@click.command()
+@click.argument("revisions", metavar="[REVISION]...", nargs=-1)
+@json_option
+@directory_option
+def command(revisions: tuple[str, ...], as_json: bool, directory: str) -> int:
+    """Show what experiments take in the store, or the checkpoints of some
+
+    LOGICAL is the sum of all files, STORED what was written to hold them: what an earlier checkpoint holds too counts
+    there. Largest first. What was removed counts until gc. Exits with 1 when there is none.
+    """
+    repository, history = open_history(directory)
+    wanted = [_find(history, revision) for revision in revisions]
+    usage = measure(repository)
+    if wanted:
+        _print_commits(usage, wanted, as_json=as_json)
+        return 0
+    if as_json:
+        echo_json(_json(usage))
+    elif usage.experiments:
+        _print_experiments(usage)
+    else:
+        click.echo("no experiments yet", err=True)
+    return 0 if usage.experiments else 1
+
+
+def _find(history: History, revision: str) -> tuple[ObjectID, ObjectID | None]:
+    """Return experiment and commit that a revision names, None for all of the experiment; removed ones too."""
+    try:
+        found = find_itself(history, revision)
+    except RevisionNotFoundError as missing:
+        try:
+            experiment, record = resolve_hidden(history, revision)
+        except RevisionNotFoundError:
+            raise missing from None
+        return experiment.experiment_id, record.commit_id if record else None
+    if found.path is not None:
+        raise InvalidInputError(f"{revision} names a file; what a file takes is not known")
+    return found.experiment.experiment_id, None if found.is_whole_experiment else found.record.commit_id
+
+
+def _print_experiments(usage: Usage) -> None:
+    rows: list[list[Cell]] = [["EXPERIMENT", "NAME", "CHECKPOINTS", "LOGICAL", "STORED"]]
+    for one in sorted(usage.experiments, key=lambda one: (-one.stored, -one.time_ns)):
+        count = sum(commit.seq > 0 for commit in one.commits)
+        sizes = [format_bytes(one.logical), format_bytes(one.stored)]
+        title: Cell = (one.experiment_id.short, "yellow")
+        rows.append([title, one.name or "", f"{count:,}", *sizes, "removed" if one.is_hidden else ""])
+    logical = format_bytes(sum(one.logical for one in usage.experiments))
+    if usage.unreferred:
+        rows.append(["in none", "", "", "", format_bytes(usage.unreferred)])
+    rows.append(["records", "", "", "", format_bytes(usage.records)])
+    rows.append(["total", "", "", logical, format_bytes(usage.total)])
+    echo_table(rows, right=frozenset({2, 3, 4}), fit=True)
+    _tell(usage)
+
+
+def _tell(usage: Usage) -> None:
+    if any(commit.is_hidden for one in usage.experiments for commit in one.commits):
+        size = format_bytes(usage.removed)
+        click.echo(f"{size} are in packs that only removed checkpoints need; nothing is freed before gc", err=True)
+    if usage.missing:
+        are = "is" if len(usage.missing) == 1 else "are"
+        click.echo(f"warning: {plural(len(usage.missing), 'pack')} {are} missing, see `replicate fsck`", err=True)
+
+
+def _print_commits(usage: Usage, wanted: Sequence[tuple[ObjectID, ObjectID | None]], *, as_json: bool) -> None:
+    chosen: dict[ObjectID, tuple[ExperimentUsage, CommitUsage]] = {}
+    sessions = 0
+    for experiment in usage.experiments:
+        asked = {commit for one, commit in wanted if one == experiment.experiment_id}
+        chosen |= {
+            commit.commit_id: (experiment, commit)
+            for commit in experiment.commits
+            if None in asked or commit.commit_id in asked
+        }
+        sessions += experiment.sessions if None in asked else 0
+    if as_json:
+        echo_json([_commit_json(commit) | {"experiment": of.experiment_id.hex()} for of, commit in chosen.values()])
+        return
+    several = len({of.experiment_id for of, _ in chosen.values()}) > 1
+    rows: list[list[Cell]] = [["CHECKPOINT", "STEP", "LOGICAL", "STORED"]]
+    for of, one in sorted(chosen.values(), key=lambda pair: (-pair[1].stored, pair[1].seq)):
+        step = "start" if one.seq == 0 else str(one.step)
+        marks = [f"of {of.experiment_id.short}"] if several else []
+        marks += ["removed"] if one.is_hidden else []
+        sizes = [format_bytes(one.logical), format_bytes(one.stored)]
+        rows.append([(one.commit_id.short, "yellow"), step, *sizes, "  ".join(marks)])
+    if sessions:
+        rows.append(["sessions", "", "", format_bytes(sessions)])
+    commits = [commit for _, commit in chosen.values()]
+    stored = sessions + sum(one.stored for one in commits)
+    rows.append(["total", "", format_bytes(sum(one.logical for one in commits)), format_bytes(stored)])
+    echo_table(rows, right=frozenset({1, 2, 3}), fit=True)
+    _tell(usage)
+
+
+def _json(usage: Usage) -> dict[str, Any]:
+    return {
+        "experiments": [
+            {
+                "id": one.experiment_id.hex(),
+                "name": one.name,
+                "checkpoints": sum(commit.seq > 0 for commit in one.commits),
+                "bytes": one.logical,
+                "stored_bytes": one.stored,
+                "removed": one.is_hidden,
+            }
+            for one in sorted(usage.experiments, key=lambda one: (-one.stored, -one.time_ns))
+        ],
+        "packs_bytes": usage.packs,
+        "records_bytes": usage.records,
+        "in_none_bytes": usage.unreferred,
+        "removed_bytes": usage.removed,
+        "missing_packs": [pack.hex() for pack in usage.missing],
+    }
+
+
+def _commit_json(commit: CommitUsage) -> dict[str, Any]:
+    return {
+        "id": commit.commit_id.hex(),
+        "seq": commit.seq,
+        "step": commit.step,
+        "bytes": commit.logical,
+        "stored_bytes": commit.stored,
+        "removed": commit.is_hidden,
+    }

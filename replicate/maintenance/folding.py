@@ -1,0 +1,249 @@
+"""Fold old ref records into catalogs, so that a store is listed with few requests. SPEC §10.
+
+Anyone may fold at any time, and two may at once: a catalog only repeats what records say. A record is deleted a day
+after a catalog that holds it became durable, so who lists refs first and catalogs second finds it in one of the two.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replicate.errors import CorruptionError, KeyNotFoundError
+from replicate.history import assemble
+from replicate.objects import canonical
+from replicate.objects.ids import ObjectID
+from replicate.refs import CommitRecord, Record, RecordName
+from replicate.refs.catalogs import FullCatalog, HeadsCatalog, encode_full, encode_heads
+from replicate.refs.names import CatalogName
+from replicate.refs.records import MAX_RECORD_BYTES, decode_record
+from replicate.repository import Repository
+from replicate.summary import MAX_SUMMARY_BYTES
+from replicate.transport import KeyInfo
+
+DAY_NS = 86_400 * 10**9
+_CATALOG_BYTES = 16 << 20
+_MERGE_RATIO = 4
+_SHARDS = [f"{number:02x}" for number in range(256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a fold did.
+
+    Attributes:
+        records: Records that are in a catalog now and were not before.
+        catalogs: Keys of catalogs that were written.
+        deleted: Keys of records and catalogs that were deleted, as others hold what they held.
+    """
+
+    records: int = 0
+    catalogs: tuple[str, ...] = ()
+    deleted: int = 0
+
+
+@dataclass(slots=True)
+class _Shard:
+    """One shard: its live full catalogs by key, and those that they contain whole."""
+
+    live: dict[str, FullCatalog]
+    replaced: set[str]
+
+    @classmethod
+    def load(cls, repository: Repository, keys: Iterable[str]) -> _Shard:
+        found = {key: catalog for key in keys if (catalog := repository.refs.catalog(key)) is not None}
+        replaced = {
+            key
+            for catalog in found.values()
+            for key in catalog.replaces & found.keys()
+            if found[key].records.items() <= catalog.records.items()
+        }
+        return cls({key: one for key, one in found.items() if key not in replaced}, replaced)
+
+    def holds(self, key: str, only: Container[str] | None = None) -> bool:
+        """Tell whether a live catalog (one of `only`) holds a record or replaces a catalog."""
+        return any(
+            key in one.records or key in one.replaces & self.replaced
+            for name, one in self.live.items()
+            if only is None or name in only
+        )
+
+
+def fold(repository: Repository, *, older_than_ns: int = DAY_NS, delete_after_ns: int = DAY_NS) -> Folded:
+    """Fold the records of a store that are older than a day by the storage's clock, and delete what was folded before.
+
+    Args:
+        repository: The store.
+        older_than_ns: How old a record must be.
+        delete_after_ns: How long a catalog must have been there before what it holds is deleted.
+
+    Raises:
+        StorageError: The storage failed; repeating is safe. UnsupportedFormatError: This version may not write here.
+    """
+    repository.check_writable()
+    transport = repository.transport
+    now = transport.probe()
+    records: dict[str, list[KeyInfo]] = defaultdict(list)
+    for info in transport.list("refs/"):
+        records[info.key[5:7]].append(info)
+    full: dict[str, list[str]] = defaultdict(list)
+    heads: list[str] = []
+    durable: set[str] = set()
+    for info in transport.list("cat/"):
+        name = _catalog_name(info.key)
+        if name is not None:
+            (heads if name.shard is None else full[name.shard]).append(info.key)
+            if info.time_ns is not None and now - info.time_ns >= delete_after_ns:
+                durable.add(info.key)
+    count, deleted = 0, 0
+    written: list[str] = []
+    for shard_name in sorted({*records, *full}):
+        infos = records.get(shard_name, [])
+        shard = _Shard.load(repository, full.get(shard_name, ()))
+        going = [key for key in (*(info.key for info in infos), *shard.replaced) if shard.holds(key, durable)]
+        deleted += len(going) - len(transport.delete(going))
+        old = [info.key for info in infos if info.time_ns is not None and now - info.time_ns >= older_than_ns]
+        bodies = _readable(repository, [key for key in old if not shard.holds(key)])
+        count += len(bodies)
+        new = _fold_shard(repository, shard_name, shard, bodies)
+        full[shard_name] = sorted({*full.get(shard_name, ()), *new} - set(going))
+        written += new
+    catalogs = list(repository.refs.heads(sorted(heads)))
+    outdated = {key for one in catalogs if one.name.key in durable for key in one.replaces} & set(heads)
+    deleted += len(outdated) - len(transport.delete(sorted(outdated)))
+    written += _write_heads(repository, full, [one for one in catalogs if one.name.key not in outdated])
+    return Folded(count, tuple(written), deleted)
+
+
+def _catalog_name(key: str) -> CatalogName | None:
+    try:
+        return CatalogName.parse(key)
+    except CorruptionError:
+        return None
+
+
+def _readable(repository: Repository, keys: Iterable[str]) -> dict[str, bytes]:
+    """Return the bodies of those records that can be read; damaged ones stay where they are."""
+    bodies = {}
+    for key in keys:
+        try:
+            body = repository.transport.get(key, 0, MAX_RECORD_BYTES + 1)
+            decode_record(RecordName.parse(key), body)
+        except (CorruptionError, KeyNotFoundError):  # told by whoever lists; or folded by another meanwhile
+            continue
+        bodies[key] = body
+    return bodies
+
+
+def _fold_shard(repository: Repository, name: str, shard: _Shard, bodies: dict[str, bytes]) -> list[str]:
+    """Put the full catalogs that hold some bodies and, of the live ones, those that are not much larger."""
+    if not bodies:
+        return []
+    replaced: set[str] = set()
+    size = sum(map(len, bodies.values()))
+    for key, catalog in sorted(shard.live.items(), key=lambda item: len(item[1].records)):
+        more = sum(map(len, catalog.records.values()))
+        if more <= _MERGE_RATIO * size and size + more <= _CATALOG_BYTES:
+            bodies = {**bodies, **catalog.records}
+            size += more
+            replaced |= {key, *(catalog.replaces & shard.replaced)}
+    written = []
+    batches = _batches(bodies)
+    for batch in batches:
+        # Only a catalog that holds all of it replaces another; what was merged is small and makes one batch.
+        catalog_name, data = encode_full(name, batch, sorted(replaced) if len(batches) == 1 else ())
+        repository.transport.put(catalog_name.key, data)
+        written.append(catalog_name.key)
+    return written
+
+
+def _batches(bodies: Mapping[str, bytes]) -> list[dict[str, bytes]]:
+    batches: list[dict[str, bytes]] = [{}]
+    size = 0
+    for key in sorted(bodies):
+        if size + len(bodies[key]) > 2 * _CATALOG_BYTES:
+            batches.append({})
+            size = 0
+        batches[-1][key] = bodies[key]
+        size += len(bodies[key]) + len(key)
+    return batches
+
+
+def _write_heads(repository: Repository, full: Mapping[str, Sequence[str]], heads: Sequence[HeadsCatalog]) -> list[str]:
+    """Put one or more heads catalogs that speak for every shard, unless those that are there do."""
+    speakers = {
+        shard: next((one for one in heads if one.speaks_for(shard, keys)), None) for shard, keys in full.items() if keys
+    }
+    if all(speakers.values()):
+        return []
+    written = []
+    replaced = {one.name.key for one in heads} | {
+        key for one in heads for key in one.replaces if key.startswith("cat/h~")
+    }
+    entries: list[Mapping[str, Any]] = []
+    of: list[str] = []
+    first, size = _SHARDS[0], 0
+    for shard, speaker in sorted(speakers.items()):
+        if speaker is not None:
+            own = [one for key, one in speaker.experiments.items() if key.hex()[:2] == shard]
+        else:
+            own = _entries(_Shard.load(repository, full[shard]))
+        own_size = sum(len(canonical.encode(one)) for one in own)
+        if entries and size + own_size > _CATALOG_BYTES:
+            last = f"{int(shard, 16) - 1:02x}"
+            written.append(_put_heads(repository, first, last, of, replaced, entries))
+            entries, of, first, size = [], [], shard, 0
+        entries += own
+        size += own_size
+        of += full[shard]
+    written.append(_put_heads(repository, first, _SHARDS[-1], of, replaced, entries))
+    return written
+
+
+def _put_heads(
+    repository: Repository,
+    first: str,
+    last: str,
+    of: Sequence[str],
+    replaced: Iterable[str],
+    entries: Sequence[Mapping[str, Any]],
+) -> str:
+    name, data = encode_heads(first, last, of, sorted(replaced), entries)
+    repository.transport.put(name.key, data)
+    return name.key
+
+
+def _entries(shard: _Shard) -> list[Mapping[str, Any]]:
+    by_experiment: dict[ObjectID, list[Record]] = defaultdict(list)
+    for key, body in {key: body for one in shard.live.values() for key, body in one.records.items()}.items():
+        record = decode_record(RecordName.parse(key), body)
+        by_experiment[record.name.experiment].append(record)
+    return [heads_entry(experiment, records) for experiment, records in by_experiment.items()]
+
+
+def heads_entry(experiment: ObjectID, records: Sequence[Record]) -> Mapping[str, Any]:
+    """Return what a heads catalog tells of an experiment; where it would be too much, that the records tell more."""
+    history = assemble(records)
+    seqs: dict[str, set[int]] = defaultdict(set)
+    others = set()
+    for record in records:
+        if isinstance(record, CommitRecord):
+            seqs[record.name.session].add(record.name.seq)
+        else:
+            others.add(bytes.fromhex(record.name.record_hash))
+    partial = {"id": bytes(experiment), "partial": True}
+    if history is None:
+        return partial
+    sessions = {session: _last_of_run(found) for session, found in seqs.items()}
+    entry = {**history.summary.encode(), "sessions": sessions, "others": sorted(others)}
+    return entry if len(canonical.encode(entry)) <= MAX_SUMMARY_BYTES else partial
+
+
+def _last_of_run(seqs: set[int]) -> int:
+    """Return the last of the seqs that follow one another from the first on."""
+    last = min(seqs)
+    while last + 1 in seqs:
+        last += 1
+    return last

@@ -1,0 +1,169 @@
+"""Packs under check: their footers, or with level 4 every byte of them. One pack is in memory at a time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from replicate.errors import CorruptionError, KeyNotFoundError, ReplicateError, StorageError
+from replicate.maintenance.report import Findings
+from replicate.objects.ids import Buffer, ObjectID
+from replicate.objects.pack import (
+    HEADER,
+    MAX_PACK_BYTES,
+    TRAILER,
+    Entry,
+    Place,
+    decode_footer,
+    pack_key,
+    read_footer,
+    verify_frame,
+    verify_name,
+)
+from replicate.reporting import Reporter
+from replicate.transport import Transport
+
+_KEPT_ENTRIES = 200_000
+
+
+def examine(data: Buffer, pack: ObjectID) -> tuple[list[Entry], list[CorruptionError], dict[Entry, CorruptionError]]:
+    """Check every byte of a pack.
+
+    Returns:
+        Its entries, none when its footer is damaged; what is wrong with the pack; what is wrong with which entry.
+    """
+    view = memoryview(data)
+    wrong: list[CorruptionError] = []
+    entries: list[Entry] = []
+    bad: dict[Entry, CorruptionError] = {}
+    try:
+        entries = decode_footer(lambda start, end: view[start:end], pack, len(view))
+    except CorruptionError as exc:
+        wrong.append(exc)
+    if len(view) >= HEADER.size:
+        try:
+            verify_name(view, pack)
+        except CorruptionError as exc:
+            wrong.append(exc)
+    for entry in entries:
+        try:
+            verify_frame(view[entry.offset : entry.offset + entry.length], entry, f"pack {pack.hex()}")
+        except CorruptionError as exc:
+            bad[entry] = exc
+    return entries, wrong, bad
+
+
+class Packs:
+    """What is known of the packs of a store.
+
+    Args:
+        transport: The store.
+        sizes: Every pack that was listed, with its size.
+        findings: Hears of damage.
+        everything: Whether frames are read and decoded (level 4).
+    """
+
+    def __init__(
+        self, transport: Transport, sizes: Mapping[ObjectID, int], findings: Findings, *, everything: bool
+    ) -> None:
+        self._transport = transport
+        self._sizes = sizes
+        self._findings = findings
+        self._everything = everything
+        self.damaged: set[ObjectID] = set()
+        self._bad: dict[ObjectID, frozenset[int]] = {}  # offsets of frames
+        self._without_footer: set[ObjectID] = set()
+        self._entries: OrderedDict[ObjectID, frozenset[Entry]] = OrderedDict()
+        self._kept = 0
+
+    def check(self, wanted: Iterable[ObjectID], reporter: Reporter) -> None:
+        """Check packs, each once: footers (level 2), or names, headers and every frame too (levels 3 and 4)."""
+        packs = sorted(pack for pack in wanted if pack in self._sizes)
+        reporter.begin("checking packs", len(packs), sum(self._sizes[pack] for pack in packs))
+        try:
+            for pack in packs:
+                try:
+                    self._check_bytes(pack) if self._everything else self._check_footer(pack)
+                except StorageError as exc:
+                    self._lose(pack, "unreadable", exc.message)
+                except KeyNotFoundError:
+                    self._lose(pack, "pack-missing", f"pack {pack.hex()} was listed, but it is not there")
+                reporter.advance(1, self._sizes[pack])
+        finally:
+            reporter.finish()
+
+    def _check_footer(self, pack: ObjectID) -> None:
+        try:
+            self._keep(pack, read_footer(self._transport, pack, self._sizes[pack]))
+        except CorruptionError as exc:
+            self._lose(pack, "pack-footer", exc.message)
+
+    def _check_bytes(self, pack: ObjectID) -> None:
+        if self._sizes[pack] > MAX_PACK_BYTES:
+            return self._check_footer(pack)
+        entries, wrong, bad = examine(self._transport.get(pack_key(pack)), pack)
+        if wrong or bad:
+            first = next(iter(bad.values()), None)
+            kind = "pack-bytes" if wrong else "pack-content"
+            if wrong and not entries and not bad:
+                kind = "pack-footer"
+                self._without_footer.add(pack)
+            why = wrong[0].message if wrong else ""
+            if first:
+                why += f"{'; ' if why else ''}{first.message}" + (
+                    f", and {len(bad) - 1:,} more" if len(bad) > 1 else ""
+                )
+            self._findings.add(kind, pack_key(pack), why)
+            self.damaged.add(pack)
+        self._bad[pack] = frozenset(entry.offset for entry in bad)
+        if pack not in self._without_footer:
+            self._keep(pack, entries)
+        return None
+
+    def _lose(self, pack: ObjectID, kind: str, why: str) -> None:
+        self._without_footer.add(pack)
+        self.damaged.add(pack)
+        self._findings.add(kind, pack_key(pack), why)
+
+    def _keep(self, pack: ObjectID, entries: Iterable[Entry]) -> frozenset[Entry]:
+        kept = self._entries[pack] = frozenset(entries)
+        self._kept += len(kept)
+        while self._kept > _KEPT_ENTRIES and len(self._entries) > 1:
+            self._kept -= len(self._entries.popitem(last=False)[1])
+        return kept
+
+    def entries(self, pack: ObjectID) -> frozenset[Entry] | None:
+        """Return the entries of a listed pack; None when its footer cannot be read."""
+        if pack in self._without_footer:
+            return None
+        found = self._entries.get(pack)
+        if found is not None:
+            self._entries.move_to_end(pack)
+            return found
+        try:
+            return self._keep(pack, read_footer(self._transport, pack, self._sizes[pack]))
+        except CorruptionError as exc:
+            self._lose(pack, "pack-footer", exc.message)
+        except ReplicateError as exc:
+            self._lose(pack, "unreadable", exc.message)
+        return None
+
+    def size(self, pack: ObjectID) -> int | None:
+        """Return a pack's size, None when it is not there."""
+        return self._sizes.get(pack)
+
+    def is_bad(self, place: Place) -> bool:
+        """Tell whether the frame at a place is known to be damaged; where nothing but the frame can tell, read it."""
+        pack, entry = place.pack, place.entry
+        if pack in self._without_footer and self._everything:
+            try:
+                data = self._transport.get(pack_key(pack), entry.offset, entry.offset + entry.length)
+                verify_frame(data, entry, f"pack {pack.hex()}")
+            except ReplicateError:
+                return True
+        return entry.offset in self._bad.get(pack, ())
+
+
+def is_plausible(size: int) -> bool:
+    """Tell whether a pack can have a size."""
+    return HEADER.size + TRAILER.size <= size <= MAX_PACK_BYTES

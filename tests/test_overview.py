@@ -1,0 +1,247 @@
+"""What ran, found out with little reading: the record cache and heads catalogs tell what the records tell."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replicate.maintenance.folding import fold
+from replicate.objects.ids import ObjectID
+from replicate.refs import TombstoneRecord
+from tests.recorded import CountingTransport, RecordedStore, facts, shown
+
+
+@pytest.fixture
+def transport() -> CountingTransport:
+    return CountingTransport()
+
+
+@pytest.fixture
+def store(transport: CountingTransport) -> RecordedStore:
+    return RecordedStore(transport)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "refs.db"
+
+
+def test_an_empty_store_has_no_experiment_and_gets_no_cache(store: RecordedStore, cache: Path) -> None:
+    assert facts(store.history(cache)) == ([], [], [])
+    assert not cache.exists()
+
+
+def test_a_second_look_reads_no_record(store: RecordedStore, transport: CountingTransport, cache: Path) -> None:
+    for _ in range(20):
+        store.series(5)
+    first = facts(store.history(cache))
+    transport.forget()
+    assert facts(store.history(cache)) == first == facts(store.plain_history())
+    transport.forget()
+    store.history(cache).summaries  # noqa: B018 - it is the look that counts
+    assert transport.read == []
+    assert transport.listed == ["refs/", "cat/"]
+
+
+def test_after_one_new_record_only_its_experiment_is_read(
+    store: RecordedStore, transport: CountingTransport, cache: Path
+) -> None:
+    experiments = [store.series(5) for _ in range(300)]  # more than one in a shard
+    store.history(cache).summaries  # noqa: B018
+    changed = experiments[7]
+    store.checkpoint(changed, store.session(), 6)
+    transport.forget()
+    found = store.history(cache)
+    assert facts(found) == facts(store.plain_history())
+    transport.forget()
+    store.checkpoint(changed, store.session(), 7)
+    store.history(cache).summaries  # noqa: B018
+    assert {key[8:72] for key in transport.read} == {changed.hex()}
+    assert len(transport.read) == 1 + 1 + 5 + 1 + 2  # root, start, checkpoints, end, the two new ones
+
+
+def test_records_that_are_gone_are_forgotten(store: RecordedStore, transport: CountingTransport, cache: Path) -> None:
+    kept, gone = store.series(2), store.series(2)
+    store.history(cache).summaries  # noqa: B018
+    transport.delete(transport.keys(f"refs/{gone.hex()[:2]}/{gone.hex()}"))
+    assert [one.experiment_id for one in store.history(cache).summaries] == [kept]
+
+
+def test_a_damaged_record_is_told_by_every_look(
+    store: RecordedStore, transport: CountingTransport, cache: Path
+) -> None:
+    store.series(2)
+    broken = store.series(2)
+    key = next(key for key in transport.keys("refs/") if broken.hex() in key and "~00000002~" in key and "~c~" in key)
+    transport.put(key, b"junk")
+    for _ in range(3):
+        store.damage.clear()
+        found = store.history(cache)
+        assert {one.experiment_id: one.count for one in found.summaries}[broken] == 1
+        assert [one for one in store.damage if key in one] == [f"ref record {key} is damaged: it is not a ref record"]
+
+
+def test_a_record_that_was_torn_and_is_whole_now_is_seen(
+    store: RecordedStore, transport: CountingTransport, cache: Path
+) -> None:
+    experiment = store.series(2)
+    key = next(key for key in transport.keys("refs/") if "~00000002~" in key and "~c~" in key)
+    whole = transport.get(key)
+    transport.put(key, whole[:-1])
+    assert store.history(cache).summaries[0].count == 1
+    transport.put(key, whole)
+    assert store.history(cache).summaries[0].count == 2
+    assert store.history(cache).summaries[0].experiment_id == experiment
+
+
+def test_checkpoints_without_their_root_are_named(
+    store: RecordedStore, transport: CountingTransport, cache: Path
+) -> None:
+    experiment = store.series(2)
+    transport.delete([key for key in transport.keys("refs/") if "~00000000~" in key and "~c~" in key])
+    for _ in range(2):
+        found = store.history(cache)
+        assert (found.summaries, found.rootless) == ([], [experiment])
+
+
+@pytest.mark.parametrize("how", ["junk", "empty", "other tables", "other values", "of another version", "a folder"])
+def test_a_damaged_cache_is_made_anew_silently(store: RecordedStore, cache: Path, how: str) -> None:
+    store.series(3)
+    right = facts(store.history(cache))
+    match how:
+        case "junk":
+            cache.write_bytes(os.urandom(5000))
+        case "empty":
+            cache.write_bytes(b"")
+        case "a folder":
+            cache.unlink()
+            cache.mkdir()
+        case "other values":
+            with sqlite3.connect(cache) as db:
+                db.execute("UPDATE shards SET content = x'c1'")
+            db.close()
+        case "other tables":
+            with sqlite3.connect(cache) as db:
+                db.executescript("DROP TABLE shards; CREATE TABLE shards (x);")
+            db.close()
+        case _:
+            with sqlite3.connect(cache) as db:
+                db.execute("PRAGMA user_version = 99")
+            db.close()
+    assert facts(store.history(cache)) == facts(store.history(cache)) == right
+    assert store.damage == []
+
+
+def test_ids_are_found_by_their_beginning(store: RecordedStore, cache: Path) -> None:
+    for _ in range(40):
+        store.series(3)
+    plain = store.plain_history()
+    everything = sorted(plain.commits)
+    for digits in (0, 1, 2, 3, 4, 5, 64):
+        for commit in everything[:: 1 if digits < 5 else 30]:
+            prefix = commit.hex()[:digits]
+            for found in (store.history(cache), plain):
+                assert sorted(record.commit_id for record in found.find(prefix)) == [
+                    one for one in everything if one.hex().startswith(prefix)
+                ]
+            if digits < 2:
+                break
+    assert store.history(cache).find("f" * 64) == []
+
+
+def test_a_store_that_was_never_seen_is_read_from_its_heads_catalog(
+    store: RecordedStore, transport: CountingTransport, tmp_path: Path
+) -> None:
+    experiments = [store.series(4, params={"lr": number}) for number in range(50)]
+    fold(store.repository(tmp_path / "p"), older_than_ns=0, delete_after_ns=0)
+    fold(store.repository(tmp_path / "p"), older_than_ns=0, delete_after_ns=0)  # deletes what the first one folded
+    assert transport.keys("refs/") == []
+    transport.forget()
+    found = store.history(tmp_path / "cold")
+    assert [one.experiment_id for one in found.summaries] == experiments
+    assert (transport.listed, len(transport.read)) == (["refs/", "cat/"], 1)
+    transport.forget()
+    assert found.experiment(experiments[3]) is not None
+    assert (transport.listed[-2:], len(transport.read)) == (
+        [f"refs/{experiments[3].hex()[:2]}/{experiments[3].hex()}~", "cat/"],
+        1,
+    )
+    assert facts(store.history(tmp_path / "cold")) == facts(store.plain_history())
+
+
+# -- every history tells the same, however it is stored
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["begin", "checkpoint", "hide", "hide one", "undo", "tag", "end", "fold", "look"]),
+        st.integers(0, 10**6),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+def test_cache_catalogs_and_records_tell_the_same(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("overview")
+    transport = CountingTransport()
+    store = RecordedStore(transport)
+    commits: dict[ObjectID, list[tuple[ObjectID, str, int]]] = {}
+    tombstones: list[TombstoneRecord] = []
+    for what, number in steps:
+        transport.now += 1
+        experiment = list(commits)[number % len(commits)] if commits else None
+        if what == "begin" or experiment is None:
+            session = store.session()
+            own = store.begin(session, name=["x", None][number % 2], tags=("t",) * (number % 3 == 0))
+            commits[own] = [(own, session, 0)]
+            continue
+        last, session, seq = commits[experiment][-1]
+        match what:
+            case "checkpoint":
+                if number % 4 == 0:
+                    session = store.session()
+                    store.start(experiment, session, seq)
+                own = store.checkpoint(experiment, session, seq + 1, last, {"loss": number % 7})
+                commits[experiment].append((own, session, seq + 1))
+            case "hide":
+                tops: dict[str, int] = {}
+                for _, its, top in commits[experiment]:
+                    tops[its] = max(top, tops.get(its, 0))
+                tombstones.append(store.hide(experiment, tops))
+            case "hide one":
+                tombstones.append(
+                    store.hide(experiment, commits=[commits[experiment][number % len(commits[experiment])][0]])
+                )
+            case "undo":
+                if tombstones:
+                    store.undo(tombstones[number % len(tombstones)])
+            case "tag":
+                target = commits[experiment][number % len(commits[experiment])]
+                store.tag(experiment, target[0], target[2], add=[f"t{number % 5}"], name=[None, "n", ""][number % 3])
+            case "end":
+                store.end(experiment, session, seq, ["finished", "failed", "stopped"][number % 3])
+            case "fold":
+                fold(store.repository(folder / "p"), older_than_ns=number % 5, delete_after_ns=number % 7)
+            case "look":
+                store.history(folder / "cache.db").summaries  # noqa: B018
+    plain = store.plain_history()
+    for history in (
+        store.history(folder / "cache.db"),
+        store.history(folder / "cache.db"),
+        store.history(folder / "new.db"),
+    ):
+        assert facts(history) == facts(plain)
+        assert shown(history) == shown(plain)
+        for known in commits.values():
+            for commit, _, _ in known:
+                assert history.find(commit.hex()[:8]) == plain.find(commit.hex()[:8])
+                assert history.find(commit.hex()[:8], hidden=True) == plain.find(commit.hex()[:8], hidden=True)
+    assert store.damage == []
