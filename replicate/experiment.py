@@ -161,7 +161,7 @@ class Experiment:
             return None
         loaded = self._loaded.commits.get(summary.commit_id) if self._loaded else None
         tags = self._summary.checkpoint_tags.get(summary.commit_id, ())
-        return Checkpoint(self._repository, loaded or (ObjectID.parse(self.id), summary), self._reporter, tags)
+        return Checkpoint(self._repository, loaded or (self._known.experiment_id, summary), self._reporter, tags)
 
     def is_running(self) -> bool:
         """Tell whether a session of it is running, on this machine or, by its heartbeat, on another."""

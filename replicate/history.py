@@ -211,6 +211,7 @@ class ExperimentHistory:
             self.is_hidden,
             end.time_ns if end else 0,
             len(self.hidden),
+            max((one.commit.time_ns for one in self.checkpoints), default=0),
         )
 
     def _open_sessions(self) -> Iterator[OpenSession]:
@@ -417,9 +418,30 @@ class History:
 
     @cached_property
     def experiments(self) -> Sequence[ExperimentHistory]:
-        """Every visible experiment with all its records: reads the whole store."""
+        """Every visible experiment with all its records: reads the whole store, shard by shard."""
+        for experiment_id in sorted(one.experiment_id for one in self.summaries):
+            self.experiment(experiment_id)
         loaded = (self.experiment(one.experiment_id) for one in self.summaries)
         return [one for one in loaded if one is not None]
+
+    def newest_checkpoints(self, number: int | None = None) -> list[CommitRecord]:
+        """Return the newest visible checkpoints of all experiments, so many at most, the newest first.
+
+        With a number, only those experiments are read that can have one of them.
+        """
+
+        def age(record: CommitRecord) -> tuple[int, int]:
+            return -record.commit.time_ns, -record.commit.seq
+
+        if number is None:
+            return sorted((one for experiment in self.experiments for one in experiment.checkpoints), key=age)
+        newest: list[CommitRecord] = []
+        for summary in sorted((one for one in self.summaries if one.count), key=lambda one: -one.newest_ns):
+            if len(newest) == number and newest[-1].commit.time_ns > summary.newest_ns:
+                break
+            experiment = self.experiment(summary.experiment_id)
+            newest = sorted([*newest, *(experiment.checkpoints if experiment else ())], key=age)[:number]
+        return newest
 
     def records(self) -> Iterator[CommitRecord]:
         """Yield every visible commit's record: reads the whole store."""

@@ -7,6 +7,8 @@ is read from its heads catalogs where these speak for a shard, and from the reco
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -21,7 +23,8 @@ from replicate.objects.ids import ID_BYTES, ObjectID
 from replicate.refs import CommitRecord, Record, RefStore
 from replicate.refs.cache import Shard, ShardCache
 from replicate.refs.catalogs import HeadsCatalog
-from replicate.refs.names import RecordName
+from replicate.refs.names import RecordName, experiment_prefix
+from replicate.refs.store import Listing
 from replicate.summary import ExperimentSummary
 
 _DIGITS = slice(8, 72)  # of a record's key: the experiment
@@ -54,6 +57,7 @@ class Overview:
     def __init__(self, refs: RefStore, open_cache: Callable[[], ShardCache]) -> None:
         self._refs = refs
         self._open_cache = open_cache
+        self._listing: Listing | None = None
 
     @cached_property
     def summaries(self) -> Sequence[ExperimentSummary]:
@@ -70,8 +74,20 @@ class Overview:
         return sorted(ObjectID(one.experiment_id) for one in self._known if one.summary is None and one.commits)
 
     def load(self, experiment_id: ObjectID) -> ExperimentHistory | None:
-        """See `Source`."""
-        return assemble(self._refs.list(experiment_id))
+        """See `Source`. Reads what the look has listed; where that is gone meanwhile, it lists anew."""
+        if self._listing is None:
+            self._known  # noqa: B018 - it looks
+        listing = self._listing or Listing({}, {}, ())
+        shard, prefix = experiment_id.hex()[:2], experiment_prefix(experiment_id)
+        listed = listing.records.get(shard, ())
+        first = bisect.bisect_left(listed, prefix)
+        keys = set(itertools.takewhile(lambda key: key.startswith(prefix), itertools.islice(listed, first, None)))
+        folded, lost = self._refs.folded(listing.full.get(shard, ()))
+        records, missing = self._refs.read(keys | {key for key in folded if key.startswith(prefix)}, folded)
+        if lost or missing:
+            records = self._refs.list(experiment_id)
+        self._refs.forget(records)
+        return assemble(records)
 
     def find(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """See `Source`."""
@@ -104,7 +120,7 @@ class Overview:
 
     def _look(self, use_heads: bool) -> tuple[Sequence[_Known], Sequence[str]]:
         """Return what a listing leads to, and the keys that it names but that are not there."""
-        listing = self._refs.listing()
+        listing = self._listing = self._refs.listing()
         if not listing.shards:
             return (), ()
         cache = self._open_cache()

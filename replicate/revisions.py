@@ -341,14 +341,10 @@ def label(record: CommitRecord) -> str:
 
 
 def _newest(history: History) -> CommitRecord:
-    newest = max(
-        (one for one in history.summaries if one.latest),
-        key=lambda one: (one.latest.time_ns, one.latest.seq) if one.latest else (0, 0),
-        default=None,
-    )
-    if newest is None:
+    newest = history.newest_checkpoints(1)
+    if not newest:
         raise RevisionNotFoundError("there is no checkpoint yet", hint="`replicate checkpoint` saves one")
-    return max(_load(history, newest.experiment_id).checkpoints, key=lambda one: (one.commit.time_ns, one.commit.seq))
+    return newest[0]
 
 
 def _best(history: History, notices: list[str]) -> CommitRecord:

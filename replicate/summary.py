@@ -97,6 +97,7 @@ class ExperimentSummary:
         is_hidden: Whether tombstones hide all of it.
         ended_ns: When the newest session ended, 0 while no end is recorded.
         removed: How many of its commits tombstones hide.
+        newest_ns: The latest time of a visible checkpoint, 0 when there is none.
     """
 
     experiment_id: ObjectID
@@ -123,6 +124,7 @@ class ExperimentSummary:
     is_hidden: bool = False
     ended_ns: int = 0
     removed: int = 0
+    newest_ns: int = 0
 
     def encode(self) -> dict[str, Any]:
         """Return the map of SPEC §10, without what is empty."""
@@ -152,6 +154,7 @@ class ExperimentSummary:
             "hidden": self.is_hidden,
             "ended": self.ended_ns,
             "removed": self.removed,
+            "newest": self.newest_ns,
         }
         return {key: value for key, value in fields.items() if value not in (None, "", [], {}, False, 0)}
 
@@ -187,6 +190,7 @@ class ExperimentSummary:
                 get("hidden", False),
                 get("ended", 0),
                 get("removed", 0),
+                get("newest", 0),
             )
         except (KeyError, TypeError, ValueError, IndexError) as exc:
             raise CorruptionError(f"{where} is damaged: an experiment is not as it should be", where=where) from exc

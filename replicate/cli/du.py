@@ -58,7 +58,8 @@ def _find(history: History, revision: str) -> tuple[ObjectID, ObjectID | None]:
 
 
 def _print_experiments(usage: Usage) -> None:
-    rows: list[list[Cell]] = [["EXPERIMENT", "NAME", "CHECKPOINTS", "LOGICAL", "STORED"]]
+    names = [one.name or "" for one in usage.experiments]
+    rows: list[list[Cell]] = [["EXPERIMENT", "NAME" if any(names) else "", "CHECKPOINTS", "LOGICAL", "STORED"]]
     for one in sorted(usage.experiments, key=lambda one: (-one.stored, -one.time_ns)):
         count = sum(commit.seq > 0 for commit in one.commits)
         sizes = [format_bytes(one.logical), format_bytes(one.stored)]
@@ -69,7 +70,9 @@ def _print_experiments(usage: Usage) -> None:
         rows.append(["in none", "", "", "", format_bytes(usage.unreferred)])
     rows.append(["records", "", "", "", format_bytes(usage.records)])
     rows.append(["total", "", "", logical, format_bytes(usage.total)])
-    echo_table(rows, right=frozenset({2, 3, 4}), fit=True)
+    if not any(names):
+        rows = [[row[0], *row[2:]] for row in rows]
+    echo_table(rows, right=frozenset({2, 3, 4} if any(names) else {1, 2, 3}), fit=True)
     _tell(usage)
 
 

@@ -44,9 +44,7 @@ def command(revision: str | None, number: int | None, as_json: bool, directory: 
     """
     repository, history = open_history(directory)
     if revision is None:
-        records = [record for record in history.records() if not record.commit.is_root]
-        records.sort(key=lambda record: (record.commit.time_ns, record.commit.seq), reverse=True)
-        records = records[:number]
+        records = history.newest_checkpoints(number)
         if as_json:
             echo_json([_json(repository, history.experiment_of(record), record) for record in records])
         else:

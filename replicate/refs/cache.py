@@ -16,7 +16,7 @@ from blake3 import blake3
 _SCHEMA = """
 DROP TABLE IF EXISTS shards;
 CREATE TABLE shards (shard TEXT PRIMARY KEY, digest BLOB, content BLOB, hash BLOB) WITHOUT ROWID;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 """
 
 
@@ -39,7 +39,7 @@ class ShardCache:
             return {}
         try:
             with contextlib.closing(sqlite3.connect(self._path, timeout=30)) as db:
-                if db.execute("PRAGMA user_version").fetchone()[0] != 2:
+                if db.execute("PRAGMA user_version").fetchone()[0] != 3:
                     return {}
                 rows = db.execute("SELECT shard, digest, content, hash FROM shards").fetchall()
         except sqlite3.Error:
@@ -64,7 +64,7 @@ class ShardCache:
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         with contextlib.closing(sqlite3.connect(self._path, timeout=30)) as db:
             db.execute("PRAGMA synchronous = OFF")
-            if db.execute("PRAGMA user_version").fetchone()[0] != 2:
+            if db.execute("PRAGMA user_version").fetchone()[0] != 3:
                 db.executescript(_SCHEMA)
             with db:
                 rows = [(name, *one, blake3(one.content).digest()) for name, one in shards.items()]

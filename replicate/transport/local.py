@@ -237,39 +237,30 @@ class LocalTransport:
         folder, _, start = prefix.rpartition("/")
         if folder:
             validate_key(folder)
-        if folder.split("/")[0] == "local":
-            return
         found: list[KeyInfo] = []
-        try:
-            self._walk(folder, start, details, found)
-        except OSError as exc:
-            raise self._storage_error(exc, prefix, "list", 0) from exc
-        yield from found
+        if folder.split("/")[0] != "local":
+            try:
+                self._walk(folder, start, details, found)
+            except OSError as exc:
+                raise self._storage_error(exc, prefix, "list", 0) from exc
+        return iter(found)
 
     def _walk(self, folder: str, start: str, details: bool, found: builtins.list[KeyInfo]) -> None:
+        above = f"{folder}/" if folder else ""
         try:
-            entries = os.scandir(os.path.join(self.root, folder))
+            with os.scandir(os.path.join(self.root, folder)) as entries:
+                listed = [entry for entry in entries if entry.name.startswith(start)]
         except (FileNotFoundError, NotADirectoryError):
             return
-        above = f"{folder}/" if folder else ""
-        with entries:
-            for entry in entries:
-                name = entry.name
-                if not name.startswith(start):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    if above + name != "local":
-                        self._walk(above + name, "", details, found)
-                elif details:
-                    try:
-                        info = entry.stat()
-                    except OSError as exc:
-                        if exc.errno in (errno.ENOENT, errno.ELOOP):  # deleted while we list, or leads nowhere
-                            continue
-                        raise
-                    found.append(KeyInfo(above + name, info.st_size, info.st_ctime_ns))
-                else:
-                    found.append(KeyInfo(above + name, None, None))
+        files = [entry for entry in listed if not entry.is_dir(follow_symlinks=False)]
+        if details:
+            found += filter(None, (_info(above, entry) for entry in files))
+        else:
+            found += [KeyInfo(above + entry.name, None, None) for entry in files]
+        if len(files) < len(listed):
+            for entry in listed:
+                if entry.is_dir(follow_symlinks=False) and above + entry.name != "local":
+                    self._walk(above + entry.name, "", details, found)
 
     def delete(self, keys: Iterable[str]) -> Sequence[str]:
         """See `Transport.delete`."""
@@ -318,6 +309,16 @@ class LocalTransport:
             )
         reason = exc.strerror or str(exc)
         return StorageError(f"cannot {operation} {where}: {reason}", key=key, operation=operation)
+
+
+def _info(above: str, entry: os.DirEntry[str]) -> KeyInfo | None:
+    try:
+        info = entry.stat()
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ELOOP):  # deleted while we list, or a link that leads nowhere
+            return None
+        raise
+    return KeyInfo(above + entry.name, info.st_size, info.st_ctime_ns)
 
 
 def _read_exactly(fd: int, begin: int, length: int) -> bytes:
