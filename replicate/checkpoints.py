@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
-from replicate.errors import NotFoundError
+from replicate.errors import InvalidInputError, NotFoundError
 from replicate.history import ExperimentHistory, assemble, summarise
 from replicate.lifecycle import Change, change_tags, remove_checkpoints
 from replicate.objects.ids import ObjectID
@@ -169,6 +169,8 @@ class Checkpoint:
             NotFoundError: One of them was not saved, or its experiment is not in the store any more.
             CorruptionError: What is stored is damaged.
         """
+        if not isinstance(other, Checkpoint):
+            raise InvalidInputError(f"a checkpoint cannot be compared with a value of type {type(other).__name__}")
         from replicate.diff import diff_commits
 
         return diff_commits(self._side(), other._side())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from replicate.checkpoints import Checkpoint
 from replicate.config import require_project
-from replicate.errors import RevisionNotFoundError
+from replicate.errors import InvalidInputError, RevisionNotFoundError
 from replicate.experiment import Experiment, ExperimentList
 from replicate.filters import Filter
 from replicate.history import History
@@ -40,6 +40,10 @@ class ExperimentCollection:
         Raises:
             ProjectNotFoundError: The folder is in no project.
         """
+        if filter is not None and not isinstance(filter, str) and not callable(filter):
+            raise InvalidInputError(
+                f"filter is of type {type(filter).__name__}; it must be text or a function", hint='as "loss < 0.2"'
+            )
         repository, history = self._open()
         found = (Experiment(repository, one, self._reporter) for one in history.summaries)
         matches = Filter.parse(filter).matches if isinstance(filter, str) else filter

@@ -171,7 +171,7 @@ def mode(environment: Mapping[str, str] = os.environ) -> Mode:
         return "disabled"
     if value == "online":
         return "online"
-    raise ConfigError(f"REPLICATE_MODE is {', '.join(_MODES)}, not {value!r}")
+    raise ConfigError(f"REPLICATE_MODE is {value!r}; it must be online, offline or disabled")
 
 
 def user(environment: Mapping[str, str] = os.environ) -> str:

@@ -1,8 +1,8 @@
 """Filters (`-f "loss < 0.2"`) and sort keys (`-s loss-desc`) over experiments. Floor 7. Pure but for dates.
 
-A name means, in this order: `created` (or `started`), `step`, `user`, `host`, `command`, `status`, `name`, `tag`; a
-metric of the best checkpoint (else of the latest); a param. Numbers compare as numbers, whole or not; text as text; a
-missing value equals `none` only and sorts last.
+A name means, in this order: `created` (or `started`), `step`, `user`, `host`, `command`, `status`, `name`, `tag`;
+a metric of the best checkpoint (else of the latest); a param; `note`. Numbers compare as numbers, whole or not; text as
+text; a missing value equals `none` only and sorts last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ _FIELDS: dict[str, Callable[[Experiment], Any]] = {
     "status": lambda one: one.status,
     "name": lambda one: one.name,
 }
+_STATUSES = ("running", "finished", "failed", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Filter:
             )
         if name == "tag" and operator not in ("=", "!="):
             raise InvalidInputError(f"{text!r} is no filter: an experiment has a tag or not", hint='write "tag = NAME"')
+        if name == "status" and value not in _STATUSES:
+            raise InvalidInputError(f"{value!r} is no status", hint=f"a status is {', '.join(_STATUSES)}")
         return cls(name, operator, _parse_date(value) if name in ("created", "started") else parse_value(value))
 
     def matches(self, experiment: Experiment) -> bool:
@@ -80,7 +83,22 @@ def value_of(experiment: Experiment, name: str) -> Any:
     checkpoint = experiment.best() or experiment.latest()
     if checkpoint is not None and name in checkpoint.metrics:
         return checkpoint.metrics[name]
-    return experiment.params.get(name)
+    if name in experiment.params:
+        return experiment.params[name]
+    nested = _nested(checkpoint.metrics, name) if checkpoint is not None else None
+    if nested is None:
+        nested = _nested(experiment.params, name)
+    return experiment.note or None if nested is None and name == "note" else nested
+
+
+def _nested(values: Any, name: str) -> Any:
+    """Return what a dotted name means in maps within maps, as `diff` prints it: `optimizer.lr`; None if nothing."""
+    while isinstance(values, Mapping):
+        if name in values:
+            return values[name]
+        first, dot, name = name.partition(".")
+        values = values.get(first) if dot else None
+    return None
 
 
 def sort_experiments(experiments: Sequence[Experiment], key: str) -> list[Experiment]:

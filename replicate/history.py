@@ -317,6 +317,12 @@ class Source(Protocol):
     def find_experiments(self, prefix: str) -> Sequence[ObjectID]:
         """Return every experiment, hidden ones too, whose id begins with some hex digits."""
 
+    def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
+        """Return (experiment, commit) of commits whose records are there, but cannot be read; or their root's cannot.
+
+        Of those whose ids begin with some hex digits.
+        """
+
 
 class RecordsSource:
     """Experiments from records at hand."""
@@ -354,6 +360,10 @@ class RecordsSource:
     def find_experiments(self, prefix: str) -> Sequence[ObjectID]:
         """See `Source`."""
         return [one for one in self._experiments if one.hex().startswith(prefix)]
+
+    def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
+        """See `Source`. There are only records that were read."""
+        return ()
 
 
 class History:
@@ -415,6 +425,10 @@ class History:
         """Return the visible experiments whose ids begin with some hex digits."""
         loaded = (self.experiment(one) for one in self._source.find_experiments(prefix))
         return [one for one in loaded if one is not None]
+
+    def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
+        """See `Source`. Lists the store, to tell what is damaged from what is not there."""
+        return self._source.unreadable(prefix)
 
     @cached_property
     def experiments(self) -> Sequence[ExperimentHistory]:

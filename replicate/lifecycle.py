@@ -36,7 +36,7 @@ def remove_experiment(repository: Repository, experiment: ExperimentHistory, *, 
     if not force and repository.liveness.running(experiment.summary):
         raise ConflictError(
             f"experiment {experiment.experiment_id.short} is running; it was not removed",
-            hint="wait, or remove it all the same with -f (force=True): what it saves from then on stays visible",
+            hint="wait, or force it: what it saves from then on stays visible",
         )
     _publish(repository, experiment, "x", _hiding_sessions(repository, sessions_of(experiment)))
 
@@ -207,9 +207,7 @@ def plan_tags(history: History, change: Change, *, force: bool = False) -> list[
                 hint="take another word: it is to mean one commit",
             )
         if not force:
-            raise ConflictError(
-                f"{word!r} is {others[0]}", hint="take another word, or move it here with -f (force=True)"
-            )
+            raise ConflictError(f"{word!r} is {others[0]}", hint="take another word, or force it to be moved here")
         other = others[0]
         before = losing.get(other.commit, Change(other.experiment, other.commit))
         losing[other.commit] = Change(

@@ -46,12 +46,18 @@ _OPTION = re.compile(
     r"""(?<!\w)(?P<name>-{2,3}[A-Za-z][\w.-]{0,80})(?P<between>[ =])(?P<value>"[^"\n]*"|'[^'\n]*'|\S+)"""
 )
 _NAME = r"""(?<![\w.])(?=[\w.\-]{0,80}(?i:token|pass|secret|key|credential))(?P<name>[A-Za-z_][\w.\-]{0,80})"""
-_VALUE = r"""(?P<value>[rbfuRBFU]{0,2}"[^"\n]*"|[rbfuRBFU]{0,2}'[^'\n]*'|[^\s,;&|"'<>(){}\[\]]+)(?P<after>[(\[]?)"""
-_STRICT = re.compile(rf"""{_NAME}(?P<between>=|["']\s{{0,8}}:\s{{0,8}}){_VALUE}""")
-_LOOSE = re.compile(
-    rf"""{_NAME}(?P<between>["']?\]?[ \t]{{0,16}}(?::[ \t]{{0,8}}[\w.\[\]| ]{{1,60}}=|=>|:=|[:=])"""
-    rf"""[ \t]{{0,16}}){_VALUE}"""
+_QUOTED = (
+    r"""(?:"{3}[^\n]*?"{3}|'{3}[^\n]*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|"[^"\n]*"|'[^'\n]*'"""
+    r"""|\\{1,7}"[^"\n]*"|\\{1,7}'[^'\n]*')"""  # code in JSON, as in a notebook: \"…\"
 )
+_VALUE = rf"""(?P<value>[rbfuRBFU]{{0,2}}{_QUOTED}|[^\s,;&|"'<>(){{}}\[\]]+)(?P<after>[(\[]?)"""
+_STRICT_NAME = re.compile(rf"""{_NAME}(?P<between>=|\\{{0,7}}["']\s{{0,8}}:\s{{0,8}})""")
+_STRICT = re.compile(_STRICT_NAME.pattern + _VALUE)
+_LOOSE_NAME = re.compile(
+    rf"""{_NAME}(?P<between>(?:\\{{0,7}}["'])?\]?[ \t]{{0,16}}"""
+    rf"""(?::[ \t]{{0,8}}[\w.\[\]| ]{{1,60}}=|=>|:=|[:=])[ \t]{{0,16}})"""
+)
+_LOOSE = re.compile(_LOOSE_NAME.pattern + _VALUE)
 _CODE = re.compile(
     r"(?:None|True|False|null|true|false|str|int|bytes|float|bool|Any|object|Optional|Union|\d{1,3}"
     r"|(?:self|cls|os|sys|args|cfg|config|params|opts|options|settings|tokenizer|torch|np)\.[\w.]*)$"
@@ -118,7 +124,7 @@ def mask_value(text: str) -> str:
 def _mask_value(text: str, known: Sequence[str]) -> str:
     text = _mask_shapes(text, known)
     if _HINT.search(text):
-        text = _STRICT.sub(_mask_assigned, _OPTION.sub(_mask_assigned, text))
+        text = _mask_names(_STRICT_NAME, _STRICT, _mask_options(text))
     return text
 
 
@@ -130,7 +136,7 @@ def mask_text(text: str) -> str:
     lines = _mask_shapes(text, _known()).split("\n")
     for number, line in enumerate(lines):
         if _HINT.search(line):
-            lines[number] = _LOOSE.sub(_mask_assigned, _OPTION.sub(_mask_assigned, line))
+            lines[number] = _mask_names(_LOOSE_NAME, _LOOSE, _mask_options(line))
     return "\n".join(lines)
 
 
@@ -150,12 +156,37 @@ def _mask_shapes(text: str, known: Sequence[str]) -> str:
     return _BEARER.sub(rf"\g<1> {MASK}", _SHAPES.sub(MASK, text))
 
 
+def _mask_options(text: str) -> str:
+    """Mask the values of options with secret names; under another name, what the value itself names."""
+
+    def masked(match: re.Match[str]) -> str:
+        if is_secret_name(match["name"]):
+            return _mask_assigned(match)
+        return match["name"] + _mask_names(_LOOSE_NAME, _LOOSE, match["between"] + match["value"])
+
+    return _OPTION.sub(masked, text)
+
+
+def _mask_names(name: re.Pattern[str], whole: re.Pattern[str], text: str) -> str:
+    """Mask what stands under secret names. Values of other names are not matched: each may be as long as the text."""
+    parts: list[str] = []
+    at = copied = 0
+    while found := name.search(text, at):
+        if not is_secret_name(found["name"]):
+            at = found.end("name")
+            continue
+        match = whole.match(text, found.start())
+        at = match.end() if match else found.start() + 1
+        if match:
+            parts += [text[copied : match.start()], _mask_assigned(match)]
+            copied = at
+    return "".join(parts) + text[copied:]
+
+
 def _mask_assigned(match: re.Match[str]) -> str:
     """Return `name = value` with the value masked, unless it is none: a call, a type, None, a small number."""
     name, between, value = match["name"], match["between"], match["value"]
     after = match.groupdict().get("after") or ""
-    if not is_secret_name(name):
-        return name + _LOOSE.sub(_mask_assigned, between + value) + after
     if after or _CODE.match(value):
         return match[0]
     body = value.lstrip("rbfuRBFU")

@@ -107,6 +107,23 @@ class Overview:
             if one.summary is not None and one.experiment_id.hex().startswith(prefix)
         ]
 
+    def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
+        """See `Source`. Lists anew: what was removed since the look is not meant."""
+        listing = self._refs.listing()
+        keys = set(itertools.chain.from_iterable(listing.records.values()))
+        for shard in {experiment.hex()[:2] for experiment, _ in self.find(prefix)}:
+            keys |= self._refs.folded(listing.full.get(shard, ()))[0].keys()
+        found = []
+        for key in sorted(key for key in keys if f"~c~{prefix}" in key):
+            try:
+                name = RecordName.parse(key)
+            except CorruptionError:  # the look has told of it
+                continue
+            commit, history = ObjectID.parse(name.subject), self.load(name.experiment)
+            if history is None or commit not in history.commits:
+                found.append((name.experiment, commit))
+        return found
+
     @cached_property
     def _known(self) -> Sequence[_Known]:
         return self._look_twice(heads=True)
@@ -134,7 +151,7 @@ class Overview:
             digest = _digest([*keys, "", *full])
             row = cached.get(shard)
             known = _decode(row) if row else ()
-            is_known = row is not None and row.digest == digest
+            is_known = bool(known) and row is not None and row.digest == digest
             if not is_known or not (use_heads or all(one.commits is not None for one in known)):
                 if heads is None and full:
                     heads = list(self._refs.heads(listing.heads))
@@ -143,7 +160,8 @@ class Overview:
                 missing += lost
                 is_whole = all(one.digest for one in known)
                 content: bytes = msgpack.packb([tuple(one) for one in known], use_bin_type=True)
-                changed[shard] = Shard(digest if is_whole else b"", content)
+                if shard.isascii():  # no shard of experiments; SQLite takes no name that is not Unicode
+                    changed[shard] = Shard(digest if is_whole else b"", content)
             found += known
         if changed and not missing:
             cache.save(changed)
@@ -252,4 +270,20 @@ def _matching(commits: bytes, prefix: str) -> Iterator[ObjectID]:
 
 
 def _decode(row: Shard) -> Sequence[_Known]:
-    return [_Known(*one) for one in msgpack.unpackb(row.content, raw=False, strict_map_key=False)]
+    """Return what a row of the cache says; nothing when that is no such row, whoever wrote it."""
+    try:
+        known = [_Known(*one) for one in msgpack.unpackb(row.content, raw=False, strict_map_key=False)]
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return ()
+    return known if all(map(_is_sound, known)) else ()
+
+
+def _is_sound(known: _Known) -> bool:
+    """Tell whether the fields are of their types."""
+    return (
+        type(known.experiment_id) is bytes
+        and len(known.experiment_id) in (0, ID_BYTES)
+        and type(known.digest) is bytes
+        and (known.summary is None or type(known.summary) is dict)
+        and (known.commits is None or type(known.commits) is bytes)
+    )

@@ -16,7 +16,7 @@ from replicate.capture import capture
 from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
 from replicate.ending import Ending
 from replicate.errors import InvalidInputError, RevisionNotFoundError, SessionError, StorageError
-from replicate.experiment import Experiment, Status, status_after
+from replicate.experiment import Experiment, Status, status, status_after
 from replicate.history import ExperimentHistory, History, assemble
 from replicate.host import Host
 from replicate.presenting import json_value, to_datetime
@@ -228,6 +228,8 @@ class Recorder:
         try:
             if resume:
                 found = self._resumed(repository.history(), resume)
+                if status(found.summary, repository) == "running":
+                    reporter.warn(f"{found.experiment_id.short} is running: what both save from here on forks it")
                 session.resume(found, found.heads[-1], primary_metric)
             else:
                 session.begin(params, name, tags, primary_metric, self._parent(repository, parent))
@@ -316,9 +318,11 @@ class Recorder:
 def _check_path(path: Any) -> None:
     """Refuse what is no path of a folder before anything is ended or begun."""
     if isinstance(path, Mapping):
-        raise InvalidInputError(f"path is a {type(path).__name__}: {path!r}", hint="did you mean init(params=...)?")
+        raise InvalidInputError(f"path is a mapping: {path!r}", hint="did you mean init(params=...)?")
     if not isinstance(path, str | os.PathLike):
-        raise InvalidInputError(f"path is a {type(path).__name__}: {path!r}", hint="path is a folder of the project")
+        raise InvalidInputError(
+            f"path is of type {type(path).__name__}: {path!r}", hint="path is a folder of the project"
+        )
     if not os.path.exists(path):
         raise InvalidInputError(
             f"{os.fspath(path)!r} does not exist", hint="path is a folder of the project; a name is given as name="

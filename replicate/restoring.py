@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from replicate.errors import CorruptionError, PathNotFoundError
+from replicate.errors import ConflictError, CorruptionError, PathNotFoundError
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Mode, TreeEntry
 from replicate.objects.store import ObjectStore
@@ -66,6 +66,9 @@ def checkout(
     )
     scanner = Scanner(os.path.realpath(target), excluded) if exact and not paths else None
     plan = work.plan(record.commit.tree, paths=paths, force=force, extras=scanner)
+    _keep_out(excluded, [*plan.writes, *plan.removals])
+    if not force:
+        _keep_out_of_git([*plan.writes, *plan.removals])
     written = work.run(plan)
     if in_worktree:
         clock = WorktreeClock(repository.host, root, repository.local_path("tmp"))
@@ -77,6 +80,28 @@ def checkout(
             repository.write_head(record)
     size = sum(stat.size for _, stat, _ in written)
     return Restored(len(plan.wanted), len(plan.writes), len(plan.removals), size)
+
+
+def _keep_out(excluded: Sequence[bytes], paths: Sequence[bytes]) -> None:
+    """Raise `ConflictError` if something would change where the store lies: no save makes such a tree."""
+    for store in excluded:
+        own = os.path.join(store, b"")
+        touched = next((path for path in paths if os.path.join(path, b"").startswith(own) or store == b"."), None)
+        if touched is not None:
+            raise ConflictError(
+                f"the commit has {os.fsdecode(touched)!r}, where the store of this project lies; nothing was written",
+                hint="restore elsewhere with -o DIR, or name the PATHS that you want",
+            )
+
+
+def _keep_out_of_git(paths: Sequence[bytes]) -> None:
+    """Raise `ConflictError` if something would change in a `.git`: git runs what its hooks and settings say."""
+    touched = next((path for path in paths if b".git" in path.lower().split(b"/")), None)
+    if touched is not None:
+        raise ConflictError(
+            f"the commit has {os.fsdecode(touched)!r}, which git would obey; nothing was written",
+            hint="name the PATHS that you want, or force it if you trust who saved it",
+        )
 
 
 def _retained(repository: Repository) -> Callable[[ObjectID], bool]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from replicate.errors import AmbiguousRevisionError, InvalidInputError, RevisionNotFoundError
+from replicate.errors import AmbiguousRevisionError, CorruptionError, InvalidInputError, RevisionNotFoundError
 from replicate.history import ExperimentHistory, History, number
 from replicate.objects.ids import SHORT_DIGITS, ObjectID
 from replicate.refs import CommitRecord
@@ -82,7 +82,7 @@ def resolve(
 
     Raises:
         RevisionNotFoundError: Nothing has this name. AmbiguousRevisionError: Several have; lists them.
-        InvalidInputError: The text is no revision.
+        InvalidInputError: The text is no revision. CorruptionError: The records of what has this name are damaged.
     """
     base, colon, path = text.partition(":")
     base, steps = _split_steps(base, text)
@@ -111,7 +111,8 @@ def resolve(
     for _ in range(steps):
         parent = history.parent_of(record)
         if parent is None:
-            raise RevisionNotFoundError(f"{text!r} goes back beyond the first commit")
+            lost = None if record.commit.is_root else _damaged(history, record.commit.parents[0].hex())
+            raise lost or RevisionNotFoundError(f"{text!r} goes back beyond the first commit")
         record = parent
     return Resolution(record, history.experiment_of(record), path if colon else None, tuple(notices), is_whole)
 
@@ -151,6 +152,7 @@ def resolve_hidden(
     for summary in named:
         found = history.experiment(summary.experiment_id, hidden=True)
         matches += [found.root] if found else []
+    matches = matches or _hidden_with_tag(history, text)
     if not matches and _HEX.fullmatch(text) and len(text) >= MIN_PREFIX_DIGITS:
         removed = (one for one in history.find(text) if one.commit.is_root and history.experiment_of(one).hidden)
         matches = [*history.find(text, hidden=True), *removed]
@@ -163,6 +165,15 @@ def resolve_hidden(
     (match,) = matches
     experiment = history.experiment_of(match)
     return experiment, None if match.commit.is_root else match
+
+
+def _hidden_with_tag(history: History, tag: str) -> list[CommitRecord]:
+    """Return what was removed and has a tag: roots of experiments, and checkpoints."""
+    matches = []
+    for summary in (*history.hidden, *(one for one in history.summaries if one.removed)):
+        found = history.experiment(summary.experiment_id, hidden=True)
+        matches += [one for one in (found.hidden if found else ()) if found and tag in found.tags_of(one.commit_id)]
+    return matches
 
 
 def _removed_hint(history: History, text: str) -> str:
@@ -215,7 +226,7 @@ def _find(
             return experiments[0]
     matches = history.find(name)
     if not matches:
-        raise RevisionNotFoundError(
+        raise _damaged(history, name) or RevisionNotFoundError(
             f"no experiment or checkpoint has an id that begins with {name}", hint=_removed_hint(history, name)
         )
     if len(matches) > 1:
@@ -251,8 +262,21 @@ def _find_named(
 def _load(history: History, experiment_id: ObjectID) -> ExperimentHistory:
     found = history.experiment(experiment_id)
     if found is None:
-        raise RevisionNotFoundError(f"the records of experiment {experiment_id.short} are not in the store any more")
+        raise _damaged(history, experiment_id.hex()) or RevisionNotFoundError(
+            f"the records of experiment {experiment_id.short} are not in the store any more"
+        )
     return found
+
+
+def _damaged(history: History, prefix: str) -> CorruptionError | None:
+    """Return the error that records of what an id names cannot be read, None when the store has none."""
+    for experiment, commit in history.unreadable(prefix):
+        is_whole = history.experiment(experiment, hidden=True) is None
+        what = f"records of experiment {experiment.short}" if is_whole else f"record of checkpoint {commit.short}"
+        return CorruptionError(
+            f"the {what} cannot be read", where=f"commit {commit.hex()}", hint="`replicate fsck` tells what is damaged"
+        )
+    return None
 
 
 def _tagged(history: History, tag: str) -> list[ExperimentHistory | CommitRecord]:
@@ -263,7 +287,7 @@ def _tagged(history: History, tag: str) -> list[ExperimentHistory | CommitRecord
         if tag in one.tags or commits:
             experiment = _load(history, one.experiment_id)
             found += [experiment] if tag in one.tags else []
-            found += [experiment.commits[commit] for commit in commits]
+            found += [experiment.commits[commit] for commit in commits if commit in experiment.commits]
         if len(found) > _LISTED:
             break
     return found
@@ -367,9 +391,7 @@ def _best(history: History, notices: list[str]) -> CommitRecord:
             f"best is that of the newest experiment, {newest.experiment_id.short} with {name} {values[0]}; "
             f"{best.experiment_id.short} has {values[1]}"
         )
-    found = _load(history, newest.experiment_id).best
-    assert found is not None
-    return found
+    return _select(_load(history, newest.experiment_id), "best")
 
 
 def _best_value(experiment: ExperimentSummary, name: str) -> float:

@@ -339,14 +339,16 @@ def select_paths(root: str, cwd: str, path: Any) -> tuple[NamedPath, ...] | None
     if isinstance(path, str | bytes | os.PathLike):
         path = [path]
     if not isinstance(path, Sequence | set | frozenset):
-        raise InvalidInputError(f"path is a {type(path).__name__}; it must be a path, a list of paths or a mapping")
+        raise InvalidInputError(
+            f"path is of type {type(path).__name__}; it must be a path, a list of paths or a mapping"
+        )
     return tuple(_in_worktree(root, cwd, one) for one in path)
 
 
 def _real(cwd: str, path: Any) -> bytes:
     """Return an absolute path whose folder has no links; a link itself is kept."""
     if not isinstance(path, str | bytes | os.PathLike):
-        raise InvalidInputError(f"a path is a {type(path).__name__}: {path!r}")
+        raise InvalidInputError(f"a path is of type {type(path).__name__}: {path!r}")
     raw = os.fsencode(path)
     if not raw or b"\0" in raw:
         raise InvalidInputError(f"{path!r} is no path", hint="path=None saves everything, path=() saves no file")

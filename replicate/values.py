@@ -23,7 +23,10 @@ def normalise(values: Mapping[str, Any], what: str) -> dict[str, Any]:
         InvalidInputError: A name is not text, or a value cannot be stored; names the key.
     """
     if not isinstance(values, Mapping):
-        raise InvalidInputError(f"{what} is a {type(values).__name__}; it must be a mapping of names to values")
+        raise InvalidInputError(
+            f"{what} is of type {type(values).__name__}; it must be a mapping of names to values",
+            hint=f"did you mean {what}=vars(...)?" if type(values).__name__ == "Namespace" else None,
+        )
     return {_name(key, what): _value(value, f"{what}[{key!r}]", 0) for key, value in values.items()}
 
 

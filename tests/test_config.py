@@ -250,7 +250,7 @@ def test_the_mode_is_online_unless_it_is_said(value: str, wanted: str) -> None:
 def test_another_mode_is_refused() -> None:
     with pytest.raises(ConfigError) as raised:
         mode({"REPLICATE_MODE": "off"})
-    assert str(raised.value) == "REPLICATE_MODE is online, offline, disabled, not 'off'"
+    assert str(raised.value) == "REPLICATE_MODE is 'off'; it must be online, offline or disabled"
 
 
 @pytest.mark.parametrize("variable", ["LOGNAME", "USER", "LNAME", "USERNAME"])

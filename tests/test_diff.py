@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from replicate.capture import Capture
 from replicate.checkpoints import Checkpoint, InertCheckpoint
-from replicate.diff import Difference, FileChange, Side, TextDiff, diff_commits, diff_entries, diff_worktree
+from replicate.diff import Difference, FileChange, Side, TextDiff, diff_commits, diff_entries, diff_worktree, lines
 from replicate.diff.files import MAX_TEXT_BYTES, compare_trees, list_changes
 from replicate.diff.lines import diff_text, find_changes, is_binary, split_lines
 from replicate.diff.values import ValueChange, compare_values
@@ -112,6 +112,21 @@ def test_a_hunk_tells_the_function_that_it_is_in() -> None:
     old = b"import x\nclass A:\n    def f(self):\n" + b"        pass\n" * 5 + b"        a\n"
     (hunk,) = diff_text(old, old[:-2] + b"b\n").hunks
     assert hunk.section == b"    def f(self):"
+
+
+def test_the_line_that_hunks_are_below_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted:
+        tried = 0
+
+        def match(self, line: bytes) -> None:
+            self.tried += 1
+
+    counted = Counted()
+    monkeypatch.setattr(lines, "_SECTION", counted)
+    old = [b"%d\n" % number for number in range(2_000)]
+    new = [b"-\n" if number % 10 == 0 else line for number, line in enumerate(old)]
+    assert len(diff_text(b"".join(old), b"".join(new)).hunks) == 200
+    assert counted.tried <= len(old)
 
 
 def test_a_missing_newline_at_the_end_is_a_change() -> None:

@@ -386,3 +386,12 @@ def test_times_are_shown_in_utc(time_ns: int, text: str) -> None:
 )
 def test_json_has_nan_and_infinities_as_text(value: Any, shown: Any) -> None:
     assert json_value(value) == shown
+
+
+def test_what_cannot_be_compared_or_filtered_by_says_so(project: SampleProject, experiment: Experiment) -> None:
+    latest = experiment.latest()
+    assert latest is not None
+    with pytest.raises(InvalidInputError, match="cannot be compared with a value of type str"):
+        latest.diff("best")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="filter is of type int"):
+        ExperimentCollection(project.root).list(filter=3)  # type: ignore[arg-type]

@@ -303,3 +303,23 @@ def test_several_conditions_in_one_are_refused(text: str) -> None:
         Filter.parse(text)
     assert caught.value.message == f"{text!r} is no filter: it holds several conditions"
     assert caught.value.hint == "repeat -f; all must hold"
+
+
+def test_a_dotted_name_leads_into_maps(tmp_path: Path) -> None:
+    project = SampleProject(tmp_path / "w")
+    session = project.begin({"optimizer": {"lr": 0.1, "betas": {"first": 0.9}}, "a.b": 3}, name="nested")
+    project.save(session, (), metrics={"val": {"loss": 0.5}})
+    session.end("finished")
+    (summary,) = project.history().summaries
+    found = Experiment(project.open(), summary, project.events)
+    for text in ("optimizer.lr = 0.1", "optimizer.betas.first > 0.5", "val.loss < 1", "a.b = 3", "optimizer.x = none"):
+        assert Filter.parse(text).matches(found)
+    for text in ("optimizer.lr.x = 1", "val.lr = 0.1", "val. = 1"):
+        assert not Filter.parse(text).matches(found)
+
+
+def test_what_is_no_status_is_refused() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Filter.parse("status = killed")
+    assert caught.value.message == "'killed' is no status"
+    assert caught.value.hint == "a status is running, finished, failed, stopped"

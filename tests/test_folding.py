@@ -8,6 +8,7 @@ import pytest
 
 from replicate.errors import CorruptionError, UnsupportedFormatError
 from replicate.maintenance.folding import DAY_NS, Folded, fold
+from replicate.objects.ids import ObjectID
 from replicate.refs.catalogs import decode_full, decode_heads, encode_full, encode_heads
 from replicate.refs.names import CatalogName
 from replicate.transport import MemoryTransport
@@ -197,6 +198,65 @@ def test_a_catalog_that_claims_to_replace_another_but_lacks_its_records_deletes_
         assert full in transport.keys("cat/")
         assert shown(store.plain_history()) == right
         assert facts(store.history(tmp_path / f"c{day}")) == facts(store.plain_history())
+
+
+def put_liar(transport: CountingTransport, experiment: ObjectID) -> tuple[str, str]:
+    """Put a full catalog of all records, with other bytes under one key; return that key and the catalog's."""
+    bodies = {info.key: transport.get(info.key) for info in transport.infos("refs/")}
+    key = next(key for key in bodies if "~00000002~" in key and "~c~" in key)
+    name, data = encode_full(experiment.hex()[:2], bodies | {key: b"junk"})
+    transport.put(name.key, data)
+    return key, name.key
+
+
+def test_a_catalog_that_holds_other_bytes_under_a_key_hides_and_deletes_no_record(
+    store: RecordedStore, transport: CountingTransport, tmp_path: Path
+) -> None:
+    experiment = store.series(3)
+    right = shown(store.plain_history())
+    _, liar = put_liar(transport, experiment)
+    for day in range(1, 7):
+        assert shown(store.plain_history()) == right
+        assert facts(store.history(tmp_path / f"c{day}")) == facts(store.plain_history())
+        transport.now = day * DAY_NS
+        fold(store.repository(tmp_path))
+        assert liar in transport.keys("cat/")
+    assert transport.keys("refs/") == []
+    assert store.damage == []
+
+
+def test_a_record_that_only_a_catalog_holds_and_not_whole_is_told_and_the_rest_is_folded(
+    store: RecordedStore, transport: CountingTransport, tmp_path: Path
+) -> None:
+    experiment = store.series(3)
+    key, _ = put_liar(transport, experiment)
+    transport.delete([key])
+    other = store.series(1)
+    for day in range(1, 5):
+        transport.now = day * DAY_NS
+        fold(store.repository(tmp_path))
+    history = store.history(tmp_path / "c")
+    assert {one.experiment_id: one.count for one in history.summaries} == {experiment: 2, other: 1}
+    assert [one for one in store.damage if key in one] == [f"ref record {key} is damaged: it is not a ref record"]
+
+
+def test_a_record_that_was_torn_when_those_after_it_were_folded_is_seen_when_it_is_whole(
+    store: RecordedStore, transport: CountingTransport, tmp_path: Path
+) -> None:
+    experiment = store.series(1)
+    session = store.session()
+    store.start(experiment, session, 1)
+    parent = experiment
+    for seq in (2, 3, 4):
+        parent = store.checkpoint(experiment, session, seq, parent)
+    torn = next(key for key in transport.keys("refs/") if "~00000002~" in key and "~c~" in key)
+    whole = transport.get(torn)
+    transport.put(torn, whole[:-3])
+    transport.now = DAY_NS
+    fold(store.repository(tmp_path))
+    transport.put(torn, whole)
+    assert facts(store.history(tmp_path / "c")) == facts(store.plain_history())
+    assert store.plain_history().summaries[0].count == 4
 
 
 def test_damaged_records_and_catalogs_stay_where_they_are(

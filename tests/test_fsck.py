@@ -117,6 +117,31 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     return Experiment(small.transport, saves)
 
 
+@dataclass
+class Chain:
+    """A store of ten checkpoints with a folder that changes in each, so that it is stored as patches."""
+
+    keys: dict[str, bytes]
+
+    @property
+    def packs(self) -> list[str]:
+        return [key for key in self.keys if key.startswith("packs/")]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    small = SmallStore(tmp_path_factory.mktemp("chain"))
+    small.transport.put("ctl/v1", MARKER)
+    save: SavedFiles | None = None
+    for step in range(10):
+        lib: Folder = {f"{number}.py": b"%d" % number for number in range(60)}
+        save = small.save({"lib": {**lib, "new.py": b"step %d" % step}, "model": noise(5_000, f"model {step}")}, save)
+    small.index.close()
+    keys = keys_of(small.transport)
+    assert check(small.transport).damage == ()
+    return Chain(keys)
+
+
 @pytest.fixture
 def copy(made: Experiment) -> MemoryTransport:
     """The same store, to be changed."""
@@ -340,6 +365,27 @@ def test_a_missing_checkpoint_that_others_follow_is_noted(made: Experiment, copy
     assert note_kinds(report) == ["parents-elsewhere", "unreferenced-packs"][: len(report.notes)]
 
 
+def test_a_damaged_checkpoint_that_others_follow_is_not_noted_as_left_elsewhere(made: Experiment) -> None:
+    for number in (0, 1):
+        report = check(made.alter(made.key(number), flip(100)))
+        assert kinds(report) == ["record"]
+        assert set(note_kinds(report)) <= {"unreferenced-packs"}
+        assert all("did not finish" not in note.text for note in report.notes)
+
+
+def test_a_damaged_catalog_may_hold_what_others_follow(made: Experiment, copy: MemoryTransport) -> None:
+    name, data = encode_full(made.experiment.hex()[:2], {made.key(1): copy.get(made.key(1))})
+    copy.put(name.key, flip(30)(data))
+    copy.delete([made.key(1)])
+    report = check(copy)
+    assert (kinds(report), "parents-elsewhere" in note_kinds(report)) == (["catalog"], False)
+
+
+def test_a_missing_root_is_not_noted_as_left_elsewhere(made: Experiment, copy: MemoryTransport) -> None:
+    copy.delete([made.key(0)])
+    assert "parents-elsewhere" not in note_kinds(check(copy))
+
+
 def test_a_record_under_the_name_of_another_experiment_is_found(made: Experiment, copy: MemoryTransport) -> None:
     other = "ab" * 32
     key = made.key(2).replace(made.experiment.hex(), other).replace(f"refs/{other[:2]}", "refs/ab")
@@ -398,6 +444,16 @@ def test_a_damaged_record_that_a_catalog_holds_whole_loses_nothing(made: Experim
     assert (damage.kind, damage.affects, check(broken).checkpoints) == ("record", (), 2)
 
 
+def test_a_catalog_that_holds_other_bytes_under_a_key_is_found_and_loses_nothing(
+    made: Experiment, copy: MemoryTransport
+) -> None:
+    bodies = {made.key(number): copy.get(made.key(number)) for number in range(3)}
+    name, data = encode_full(made.experiment.hex()[:2], {**bodies, made.key(2): b"junk"})
+    copy.put(name.key, data)
+    damage = found_from(0, copy)
+    assert (damage.kind, damage.where, damage.affects, check(copy).checkpoints) == ("catalog", name.key, (), 2)
+
+
 def test_a_damaged_catalog_of_heads_is_found(copy: MemoryTransport) -> None:
     name, data = encode_heads("00", "ff", [], [], [])
     copy.put(name.key, data)
@@ -446,10 +502,52 @@ def test_a_packset_frame_that_cannot_be_read_is_found(tmp_path: Path) -> None:
     at = keys[key].index(b"OBJ1\x05")
     report = check(Altered(keys, key, flip(at + 70)(keys[key])), 1)
     assert whole.damage == ()
-    assert kinds(report) == ["packset"]
+    assert [(one.kind, one.where, one.level) for one in report.damage] == [("object", key, 1)]
+    assert {note.text.partition(":")[0] for note in report.notes} <= {
+        "packs that are needed only by what is damaged above, or by no checkpoint"
+    }
+    for level in (2, 4):
+        assert [one.where for one in check(Altered(keys, key, flip(at + 70)(keys[key])), level).damage] == [key]
+    for damaged in (Altered(keys, key, keys[key][: at + 70]), Altered(keys, key, keys[key][:50])):
+        for level in (1, 2, 4):
+            assert [(one.kind, one.where) for one in check(damaged, level).damage] == [("pack-size", key)]
+    damaged.delete([key])
+    assert [(one.kind, one.where) for one in check(damaged).damage] == [("pack-missing", key)]
 
 
 # -- level 2
+
+
+@pytest.mark.parametrize("size", [50, 200, -100])
+@pytest.mark.parametrize("level", [2, 4])
+def test_what_follows_from_a_pack_that_is_cut_short_is_no_damage_of_its_own(
+    chain: Chain, size: int, level: int
+) -> None:
+    """Later checkpoints need its locator, its trees and its bases."""
+    for key in chain.packs:
+        (damage,) = check(Altered(chain.keys, key, chain.keys[key][:size]), level).damage
+        assert (damage.where, damage.advice) == (key, f"copy {key} from another copy of the store")
+        assert damage.affects != ()
+
+
+def test_three_packs_that_are_cut_short_are_three_places(chain: Chain) -> None:
+    three = sorted(chain.packs)[:3]
+    damaged = Altered(chain.keys, "ctl/v1", MARKER)
+    for key in three:
+        damaged = Altered(keys_of(damaged), key, chain.keys[key][:50])
+    for level in (1, 2, 4):
+        assert [one.where for one in check(damaged, level).damage] == three
+
+
+def test_a_flipped_bit_takes_at_most_the_pack_that_it_is_in(chain: Chain) -> None:
+    """Whatever lies there: locators and bases are needed by other packs too, which are as they should be."""
+    for key in chain.packs:
+        content = chain.keys[key]
+        for at in range(40, len(content), max(1, len(content) // 25)):
+            for level in (2, 4):
+                damage = check(Altered(chain.keys, key, flip(at)(content)), level).damage
+                assert all(key.rpartition("/")[2] in one.why for one in damage), (key, at, level)
+                assert len(damage) <= 1
 
 
 @pytest.mark.parametrize("at", [-1, -20, -40, -60, -70])
@@ -466,9 +564,10 @@ def test_a_pack_that_is_cut_short_is_found_with_the_paths_in_it(made: Experiment
 
 def test_a_pack_under_the_name_of_another_is_found(made: Experiment, copy: MemoryTransport) -> None:
     swapped = made.alter(made.data_pack(1), lambda data: copy.get(made.data_pack(2)))
-    damage = check(swapped, 2).damage
-    assert {path for one in damage for each in one.affects for path in each.paths} == {b"model"}
-    assert "pack-bytes" in kinds(check(swapped))
+    for level in (2, 4):
+        (damage,) = check(swapped, level).damage
+        assert (damage.where, affected(damage)) == (made.data_pack(1), [([1], False, (b"model",))])
+    assert kinds(check(swapped)) == ["pack-bytes"]
 
 
 def test_a_flipped_bit_in_a_locator_takes_all_of_what_it_leads_to(made: Experiment) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from replicate import masking
 from replicate.masking import is_secret_name, mask, mask_arguments, mask_text, mask_value
 
 
@@ -209,3 +211,38 @@ def test_long_lines_are_masked_by_bounded_work(piece: str) -> None:
     text = piece * (200_000 // len(piece))
     with_secret = f"{text} password=abc"
     assert mask_text(with_secret).endswith("***")
+
+
+@pytest.mark.parametrize("mask_it", [mask_text, mask_value])
+def test_many_names_one_behind_the_other_are_all_looked_at(mask_it: Callable[[str], str]) -> None:
+    assert mask_it("monkey=" * 3_000 + "token=abc") == "monkey=" * 3_000 + "token=***"
+    assert mask_it("--monkey=" + "monkey=" * 3_000 + "token=abc").endswith("monkey=token=***")
+
+
+def test_values_of_other_names_are_not_matched_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted:
+        tried = 0
+
+        def match(self, text: str, at: int) -> None:
+            self.tried += 1
+
+    counted = Counted()
+    monkeypatch.setattr(masking, "_LOOSE", counted)
+    mask_text("monkey:" * 1_000 + "token: abc")
+    assert counted.tried == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"password = \\"hunter22\\"\\n",',  # a notebook's line of code
+        '"os.environ[\\"API_KEY\\"] = \\"hunter22\\"\\n",',
+        '{"args": "{\\"token\\": \\"hunter22\\"}"}',
+        "token=\\'hunter22\\'",
+        "password = '''hunter22'''",
+        'password = r"""hunter22"""',
+        'password = "a\\"hunter22"',
+    ],
+)
+def test_quotes_in_quotes_are_masked_whole(text: str) -> None:
+    assert "hunter22" not in mask_text(text)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicate.maintenance.folding import fold
+from replicate.errors import RevisionNotFoundError
+from replicate.maintenance.folding import DAY_NS, fold
 from replicate.objects.ids import ObjectID
 from replicate.refs import TombstoneRecord
+from replicate.refs.catalogs import decode_heads, encode_full, encode_heads
+from replicate.refs.names import CatalogName
+from replicate.revisions import resolve
+from replicate.transport import KeyInfo
+from tests.builders import some_id
 from tests.recorded import CountingTransport, RecordedStore, facts, shown
 
 
@@ -109,6 +118,40 @@ def test_checkpoints_without_their_root_are_named(
         assert (found.summaries, found.rootless) == ([], [experiment])
 
 
+@pytest.mark.parametrize("is_cached", [False, True])
+@pytest.mark.parametrize("is_folded", [False, True])
+def test_what_is_listed_but_cannot_be_read_is_told_from_what_is_not_there(
+    store: RecordedStore, transport: CountingTransport, cache: Path, is_cached: bool, is_folded: bool
+) -> None:
+    """A damaged root takes its experiment, a damaged checkpoint only itself; hidden ones can be read."""
+    middle, whole, rootless = (store.series(3) for _ in range(3))
+    store.hide(whole)
+    keys = transport.keys("refs/")
+    (damaged,) = [key for key in keys if middle.hex() in key and "~00000002~" in key and "~c~" in key]
+    (root,) = [key for key in keys if rootless.hex() in key and "~00000000~" in key and "~c~" in key]
+    lost = ObjectID.parse(damaged.split("~")[4])
+    later = ObjectID.parse(next(key for key in keys if rootless.hex() in key and "~00000003~" in key).split("~")[4])
+    if is_cached:
+        store.history(cache).summaries  # noqa: B018
+    if is_folded:  # all but what is damaged
+        bodies = {key: transport.get(key) for key in keys if key not in (damaged, root)}
+        for shard in sorted({key[5:7] for key in bodies}):
+            name, data = encode_full(shard, {key: body for key, body in bodies.items() if key[5:7] == shard})
+            transport.put(name.key, data)
+        transport.delete(bodies)
+    for key in (damaged, root):
+        transport.delete([key])
+        transport.put(key, b"junk")
+    history = store.history(cache)
+    assert history.unreadable(lost.hex()) == [(middle, lost)]
+    assert history.unreadable(rootless.hex()[:7]) == [(rootless, rootless)]
+    assert history.unreadable(later.hex()) == [(rootless, later)]
+    for sound in (middle, whole, some_id("none")):
+        assert history.unreadable(sound.hex()) == []
+    transport.delete([damaged])  # and now it is not there
+    assert history.unreadable(lost.hex()) == []
+
+
 @pytest.mark.parametrize("how", ["junk", "empty", "other tables", "other values", "of another version", "a folder"])
 def test_a_damaged_cache_is_made_anew_silently(store: RecordedStore, cache: Path, how: str) -> None:
     store.series(3)
@@ -169,6 +212,75 @@ def test_a_store_that_was_never_seen_is_read_from_its_heads_catalog(
     assert found.experiment(experiments[3]) is not None
     assert (transport.listed, len(transport.read)) == ([], 1)  # the full catalog of its shard
     assert facts(store.history(tmp_path / "cold")) == facts(store.plain_history())
+
+
+WRONG = [None, True, -1.5, "x", b"x", [1], ["a"], [[b"1" * 32, 1]], {"a": "b"}]
+
+
+@pytest.mark.parametrize("key", ["sessions", "others", "author", "time", "params", "latest", "heads", "open", "newest"])
+def test_a_heads_catalog_with_a_wrong_value_is_told_and_hides_nothing(tmp_path: Path, key: str) -> None:
+    transport = CountingTransport()
+    store = RecordedStore(transport)
+    experiment = store.series(2, params={"lr": 1})
+    for day in (1, 2):
+        transport.now = day * DAY_NS
+        fold(store.repository(tmp_path))
+    store.checkpoint(experiment, store.session(), 3)
+    right = facts(store.plain_history())
+    heads, full = (next(one for one in transport.keys("cat/") if one.startswith(f"cat/{kind}~")) for kind in "hf")
+    entry = decode_heads(CatalogName.parse(heads), transport.get(heads)).experiments[experiment]
+    transport.delete([heads])
+    wrong = [value for value in WRONG if type(value) is not type(entry.get(key, [])) or value == ["a"]]
+    for number, value in enumerate(wrong):
+        name, data = encode_heads("00", "ff", [full], [], [{**entry, key: value}])
+        transport.put(name.key, data)
+        store.damage.clear()
+        assert facts(store.history(tmp_path / f"c{number}")) == right
+        assert [one for one in store.damage if name.key in one] == store.damage != []
+        transport.delete([name.key])
+
+
+def test_a_tag_that_only_a_heads_catalog_tells_of_is_no_revision(
+    store: RecordedStore, transport: CountingTransport, tmp_path: Path
+) -> None:
+    experiment = store.series(2)
+    for day in (1, 2):
+        transport.now = day * DAY_NS
+        fold(store.repository(tmp_path))
+    heads, full = (next(one for one in transport.keys("cat/") if one.startswith(f"cat/{kind}~")) for kind in "hf")
+    entry = decode_heads(CatalogName.parse(heads), transport.get(heads)).experiments[experiment]
+    transport.delete([heads])
+    name, data = encode_heads("00", "ff", [full], [], [{**entry, "checkpoint_tags": [[b"1" * 32, ["good"]]]}])
+    transport.put(name.key, data)
+    with pytest.raises(RevisionNotFoundError):
+        resolve(store.history(tmp_path / "c"), "good")
+
+
+def test_a_name_that_is_not_unicode_is_told_and_stops_nothing(cache: Path) -> None:
+    class Odd(CountingTransport):
+        def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
+            yield from super().list(prefix, details=details)
+            if prefix == "refs/":
+                yield KeyInfo("refs/\udcff\udcfe/x", 1, 0)
+
+    store = RecordedStore(Odd())
+    store.series(1)
+    for _ in range(2):
+        assert len(store.history(cache).summaries) == 1
+    assert len(store.damage) == 2
+
+
+@pytest.mark.parametrize("content", [1, [1], [[b"x"]], [[1, b"", None, b""]], [[b"x" * 32, b"", 1, b""]]])
+def test_a_row_of_the_cache_that_is_of_another_shape_is_made_anew(
+    store: RecordedStore, cache: Path, content: object
+) -> None:
+    store.series(2)
+    right = facts(store.history(cache))
+    data = msgpack.packb(content)
+    with sqlite3.connect(cache) as db:
+        db.execute("UPDATE shards SET content = ?, hash = ?", (data, blake3(data).digest()))
+    db.close()
+    assert facts(store.history(cache)) == right
 
 
 # -- every history tells the same, however it is stored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import os
 import re
@@ -26,7 +27,7 @@ from replicate.errors import (
 )
 from replicate.experiment import Experiment, ExperimentList
 from replicate.recording import InertExperiment, Recorder
-from tests.projects import Events, run_script
+from tests.projects import Events, SampleProject, run_script
 
 LOSS = ("loss", "minimize")
 
@@ -112,8 +113,9 @@ def test_init_of_a_path_that_is_not_there_is_refused(recorder: Recorder, root: P
     assert refusal(recorder, path="missing") == (
         "'missing' does not exist (hint: path is a folder of the project; a name is given as name=)"
     )
-    assert refusal(recorder, path={"lr": 0.1}) == "path is a dict: {'lr': 0.1} (hint: did you mean init(params=...)?)"
-    assert refusal(recorder, path=3) == "path is a int: 3 (hint: path is a folder of the project)"
+    told = refusal(recorder, path={"lr": 0.1})
+    assert told == "path is a mapping: {'lr': 0.1} (hint: did you mean init(params=...)?)"
+    assert refusal(recorder, path=3) == "path is of type int: 3 (hint: path is a folder of the project)"
 
 
 def test_init_records_what_it_is_given(recorder: Recorder, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +133,7 @@ def test_init_records_what_it_is_given(recorder: Recorder, root: Path, monkeypat
     ("given", "message"),
     [
         ({"on_error": "ignore"}, 'on_error is \'ignore\'; it must be "raise" or "warn"'),
-        ({"params": [1]}, "params is a list; it must be a mapping of names to values"),
+        ({"params": [1]}, "params is of type list; it must be a mapping of names to values"),
         (
             {"params": {"data": b""}},
             "params['data'] is a builtins.bytes, which cannot be stored "
@@ -698,3 +700,17 @@ def test_signals_are_left_alone(root: Path, recorder: Recorder) -> None:
     recorder.init()
     recorder.checkpoint()
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_resuming_what_runs_elsewhere_warns_of_the_fork(recorder: Recorder, root: Path, events: Events) -> None:
+    running = SampleProject(root).begin({}, name="busy")
+    recorder.init(resume="busy")
+    short = running.experiment_id.short
+    assert events.warnings == [f"{short} is running: what both save from here on forks it"]
+    running.end("finished")
+
+
+def test_arguments_of_argparse_are_no_params_but_their_vars_are(recorder: Recorder) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        recorder.init(params=argparse.Namespace(lr=1))  # type: ignore[arg-type]
+    assert caught.value.hint == "did you mean params=vars(...)?"

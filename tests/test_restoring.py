@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from replicate.errors import CorruptionError, PathNotFoundError
+from replicate.assembling import GivenEntry, assembling
+from replicate.errors import ConflictError, CorruptionError, PathNotFoundError
 from replicate.objects.cutting import MAX_PIECE_BYTES
+from replicate.objects.model import Mode
 from replicate.restoring import open_file
 from replicate.saving import Saved
+from replicate.session import Session
 from replicate.transport import KeyInfo, LocalTransport
-from tests.projects import SampleProject
+from tests.projects import CAPTURE, SampleProject, read_folder
 
 MIB = 1 << 20
 
@@ -173,3 +176,42 @@ def test_the_store_is_listed_for_nothing_when_a_file_is_read(tmp_path: Path) -> 
     with open_file(repository.objects(saved.base.record.locator), saved.base.record.commit.tree, "a") as file:
         file.read()
     assert listed == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_commit_that_has_files_where_the_store_lies_is_not_restored_there(
+    project: SampleProject, tmp_path: Path, force: bool
+) -> None:
+    repository = project.open()
+    with assembling(repository) as assembly:
+        blob = assembly.add_stream(io.BytesIO(b"evil"))
+    with assembling(repository) as assembly:
+        paths = (b".replicate/ctl/feat~write~evil", b"good")
+        tree = assembly.add_tree(GivenEntry(path, Mode.FILE, None, blob) for path in paths)
+    session = Session(repository, project.events, CAPTURE)
+    saved = session.begin({}, None, (), None, None, tree=tree)
+    before = read_folder(project.root)
+    with pytest.raises(ConflictError, match="where the store of this project lies"):
+        project.restore(saved, project.root, force=force)
+    assert read_folder(project.root).keys() == before.keys()
+    project.restore(saved, project.root, paths=[b"good"], force=force)
+    assert (project.root / "good").read_bytes() == b"evil"
+    project.restore(saved, tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / ".replicate" / "ctl" / "feat~write~evil").exists()
+
+
+@pytest.mark.parametrize("name", [".git/hooks/post-commit", "sub/.GIT/config", ".Git"])
+def test_what_git_would_obey_is_not_restored_unless_forced(tmp_path: Path, name: str) -> None:
+    project = SampleProject(tmp_path / "w")
+    project.write(name, "#!/bin/sh", executable=True)
+    project.write("good", "1")
+    session = project.begin()
+    saved = project.save(session, [name, "good"])
+    target = tmp_path / "out"
+    with pytest.raises(ConflictError, match="which git would obey; nothing was written"):
+        project.restore(saved, target)
+    assert not target.exists()
+    project.restore(saved, target, paths=[b"good"])
+    assert [path.name for path in target.iterdir()] == ["good"]
+    project.restore(saved, target, force=True)
+    assert (target / name).read_text() == "#!/bin/sh"

@@ -236,7 +236,7 @@ def test_an_empty_name_is_refused() -> None:
 def test_values_that_are_no_mapping_are_refused(values: Any, kind: str) -> None:
     with pytest.raises(InvalidInputError) as raised:
         normalise(values, "params")
-    assert raised.value.message == f"params is a {kind}; it must be a mapping of names to values"
+    assert raised.value.message == f"params is of type {kind}; it must be a mapping of names to values"
 
 
 # -- steps ----------------------------------------------------------------------------------------------------------

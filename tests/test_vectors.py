@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from replicate.errors import CorruptionError, InvalidInputError, ReplicateError
 from replicate.objects import canonical
+from replicate.objects.codecs import Encoding, cast, delta, planes
 from replicate.objects.ids import Kind, ObjectID, object_id, pack_id, record_hash
 from replicate.objects.locator import Locator
 from replicate.objects.model import Mode, TreeEntry, commit_id, decode_commit, decode_tree, encode_commit, encode_tree
@@ -268,6 +269,33 @@ def test_a_broken_object_does_not_spoil_the_others_of_its_pack(case: Case) -> No
     entries = read_footer(transport, pack, len(data))
     assert entries == entries_of(case)
     check_objects(transport, pack, len(data), entries, case)
+
+
+# -- encodings for weights
+
+
+def decode_payload(case: Case) -> bytes:
+    payload, base = bytes.fromhex(case["payload"]), bytes.fromhex(case.get("base", ""))
+    match Encoding(case["encoding"]):
+        case Encoding.PLANES:
+            return planes.decode(payload, case["raw_length"], "a vector")
+        case Encoding.DELTA:
+            return delta.decode(payload, case["raw_length"], base, "a vector")
+        case Encoding.CAST:
+            return cast.decode(payload, case["raw_length"], base, "a vector")
+        case other:
+            raise AssertionError(f"not an encoding for weights: {other}")
+
+
+@pytest.mark.parametrize("case", cases_of("encodings", "cases"))
+def test_a_payload_decodes_to_the_bytes_of_its_vector(case: Case) -> None:
+    assert decode_payload(case).hex() == case["hex"]
+
+
+@pytest.mark.parametrize("case", cases_of("encodings", "invalid"))
+def test_a_payload_that_breaks_a_rule_is_refused(case: Case) -> None:
+    with pytest.raises(CorruptionError, match=r"^a vector is damaged: "):
+        decode_payload(case)
 
 
 # -- locators

@@ -7,13 +7,25 @@ import time
 
 import click
 
-from replicate.cli.options import clean_path, directory_option, find, json_option, open_history, quiet_option
-from replicate.cli.render import echo_json
+from replicate.cli.options import (
+    clean_path,
+    directory_option,
+    find,
+    json_option,
+    open_history,
+    project_path,
+    quiet_option,
+)
+from replicate.cli.render import echo_json, quote_path
 from replicate.console import ConsoleReporter
-from replicate.errors import InvalidInputError
+from replicate.errors import InvalidInputError, PathNotFoundError
+from replicate.repository import Repository
 from replicate.restoring import checkout
-from replicate.revisions import label
+from replicate.revisions import Resolution, label
 from replicate.text import format_bytes, format_seconds, plural
+from replicate.worktree.checkout import find_entry
+
+_PATHS = 3
 
 
 @click.command()
@@ -39,12 +51,12 @@ def command(
 ) -> None:
     """Restore the files of a commit, or only PATHS of it
 
-    PATHS are those in the commit: relative to the project, with `/`. Files that are equal are not touched, other files
+    PATHS are relative to the current folder, or else to the project. Files that are equal are not touched, other files
     stay. Nothing is written if changes that are in no checkpoint would be lost.
     """
     repository, history = open_history(directory)
     found = find(history, revision, quiet=quiet)
-    wanted = [clean_path(path) for path in (*paths, *more_paths, *filter(None, [found.path]))]
+    wanted = _resolve(repository, found, (*paths, *more_paths))
     if exact and wanted:
         raise InvalidInputError("--exact restores a whole commit; it does not go with paths")
     if output is not None and not os.path.isdir(output) and os.path.lexists(output):
@@ -65,7 +77,11 @@ def command(
             }
         )
         return
-    parts = [f"checked out {label(found.record)} into {_shown(target)}"]
+    if wanted:
+        into = "" if output is None else f" into {_shown(target)}"
+        parts = [f"restored {_listed(wanted)} from {label(found.record)}{into}"]
+    else:
+        parts = [f"checked out {label(found.record)} into {_shown(target)}"]
     if done.written:
         parts.append(f"{plural(done.written, 'file')} written, {format_bytes(done.size_bytes)}")
     else:
@@ -76,6 +92,29 @@ def command(
     reporter.notice(" · ".join(parts))
     if not wanted:
         reporter.notice(f"it was made by: {found.experiment.command_of(found.record)}")
+
+
+def _resolve(repository: Repository, found: Resolution, paths: tuple[str, ...]) -> list[bytes]:
+    """Return the paths that were given, as the commit has them."""
+    objects, tree = repository.objects(found.record.locator), found.record.commit.tree
+
+    def exists(path: bytes) -> bool:
+        return find_entry(objects, tree, path) is not None
+
+    wanted = [project_path(repository.project.root, path, exists) for path in paths]
+    wanted += [clean_path(found.path)] if found.path else []
+    for path in wanted:
+        if not exists(path):
+            short = found.record.commit_id.short
+            raise PathNotFoundError(
+                f"{short} has no '{quote_path(path)}'", hint=f"`replicate ls-tree -r {short}` lists its files"
+            )
+    return wanted
+
+
+def _listed(paths: list[bytes]) -> str:
+    shown = ", ".join(quote_path(path) or "." for path in paths[:_PATHS])
+    return shown + (f" and {len(paths) - _PATHS:,} more" if len(paths) > _PATHS else "")
 
 
 def _shown(path: str) -> str:

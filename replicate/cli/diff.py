@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import click
 
 from replicate.cli.difference import difference_json, echo_difference, echo_stat
-from replicate.cli.options import clean_path, directory_option, find, open_history
+from replicate.cli.options import clean_path, directory_option, find, open_history, project_path
 from replicate.cli.patches import echo_patch
-from replicate.cli.render import Cell, echo_json, quote_path
+from replicate.cli.render import Cell, echo_json, name_commit, quote_path
 from replicate.diff import Difference, Side, diff_commits, diff_entries, diff_worktree
 from replicate.errors import InvalidInputError, PathNotFoundError, RevisionNotFoundError
 from replicate.history import ExperimentHistory, History
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
-from replicate.revisions import Resolution, label
+from replicate.revisions import Resolution
 from replicate.worktree.checkout import find_entry
 
 
@@ -55,14 +55,14 @@ def command(
     """Show what differs between two commits, or a commit and the worktree
 
     A and B are revisions; without B the worktree is compared with A, without A with the commit that was saved or
-    checked out last. PATHs, files and folders of the project, limit which files are compared. A:PATH B:PATH compares
-    two files. Of experiments params, metrics, packages, Git commit and command are compared too.
+    checked out last. PATHs, files and folders, limit which files are compared; they are relative to the current
+    folder, or else to the project. A:PATH B:PATH compares two files. Of experiments params, metrics, packages, Git
+    commit and command are compared too.
     """
     if with_nul and form != "names":
         raise InvalidInputError("-z goes with --name-only")
-    paths = [clean_path(path) for path in ctx.meta["paths"]]
     repository, history = open_history(directory)
-    asked = _ask(repository, history, revisions, paths)
+    asked = _ask(repository, history, revisions, ctx.meta["paths"])
     difference = asked.difference
     if form == "json":
         echo_json(difference_json(difference))
@@ -75,20 +75,27 @@ def command(
     elif form == "stat":
         echo_stat(difference)
     else:
-        echo_difference(difference, asked.title, asked.files)
+        echo_difference(difference, asked.title, asked.files, asked.named)
     return 1 if exit_code and difference else 0
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What differs, what is compared in words, and how many files the last of the two has when all are compared."""
+    """What differs.
+
+    Attributes:
+        title: What is compared, in words.
+        files: How many files the last of the two has, when all are compared.
+        named: The paths that were asked for.
+    """
 
     difference: Difference
     title: list[Cell]
     files: int | None = None
+    named: frozenset[str] = frozenset()
 
 
-def _ask(repository: Repository, history: History, revisions: Sequence[str], paths: list[bytes]) -> _Asked:
+def _ask(repository: Repository, history: History, revisions: Sequence[str], paths: Sequence[str]) -> _Asked:
     if len(revisions) > 2:
         raise click.UsageError(
             f"{revisions[2]!r} is one revision too many; paths come after --", click.get_current_context()
@@ -109,24 +116,40 @@ def _ask(repository: Repository, history: History, revisions: Sequence[str], pat
             "a revision with a path is compared with another such, and with nothing after --",
             hint=f"`replicate diff A B -- {os.fsdecode(named[0])}` compares one path of two commits",
         )
-    if named and len(sides) == 1:
-        return _with_worktree(repository, found[0].experiment, found[0].record, named)
     if len(sides) == 1:
-        return _with_worktree(repository, found[0].experiment, found[0].record, paths)
+        return _with_worktree(repository, found[0].experiment, found[0].record, paths, named)
     title: list[Cell] = ["Comparing ", *_name(sides[0]), " with ", *_name(sides[1])]
     if named:
-        return _Asked(diff_entries(sides[0], named[0], sides[1], named[1]), title)
-    for path in paths:
-        if all(
-            find_entry(one.repository.objects(one.record.locator), one.record.commit.tree, path) is None
-            for one in sides
-        ):
-            short, other = (side.record.commit_id.short for side in sides)
+        return _Asked(diff_entries(sides[0], named[0], sides[1], named[1]), title, None, _names(named))
+    wanted = _resolve(repository, [side.record for side in sides], paths)
+    files = None if wanted else sides[1].record.files
+    return _Asked(diff_commits(sides[0], sides[1], wanted), title, files, _names(wanted))
+
+
+def _names(paths: list[bytes]) -> frozenset[str]:
+    return frozenset(map(os.fsdecode, paths))
+
+
+def _resolve(
+    repository: Repository, records: Sequence[CommitRecord], paths: Sequence[str], named: Sequence[bytes] = ()
+) -> list[bytes]:
+    """Return paths, and those that are named as trees have them: one side has each. One record: the worktree too."""
+    root = repository.project.root
+
+    def exists(path: bytes) -> bool:
+        if len(records) == 1 and os.path.lexists(os.path.join(os.fsencode(root), path)):
+            return True
+        return any(find_entry(repository.objects(one.locator), one.commit.tree, path) for one in records)
+
+    wanted = [*named, *(project_path(root, path, exists) for path in paths)]
+    for path in wanted:
+        if not exists(path):
+            short, other = [*(one.commit_id.short for one in records), "the worktree"][:2]
             raise PathNotFoundError(
                 f"neither {short} nor {other} has '{quote_path(path)}'",
                 hint=f"`replicate ls-tree -r {short}` lists files",
             )
-    return _Asked(diff_commits(sides[0], sides[1], paths), title, None if paths else sides[1].record.files)
+    return wanted
 
 
 def _find(history: History, revision: str) -> Resolution:
@@ -141,26 +164,20 @@ def _find(history: History, revision: str) -> Resolution:
 
 
 def _with_worktree(
-    repository: Repository, experiment: ExperimentHistory, record: CommitRecord, paths: list[bytes]
+    repository: Repository,
+    experiment: ExperimentHistory,
+    record: CommitRecord,
+    paths: Sequence[str],
+    named: Sequence[bytes] = (),
 ) -> _Asked:
-    root = os.fsencode(repository.project.root)
-    for path in paths:
-        if not os.path.lexists(os.path.join(root, path)) and not find_entry(
-            repository.objects(record.locator), record.commit.tree, path
-        ):
-            raise PathNotFoundError(
-                f"neither {record.commit_id.short} nor the worktree has '{quote_path(path)}'",
-                hint=f"`replicate ls-tree -r {record.commit_id.short}` lists files; paths are relative to the project",
-            )
-    title: list[Cell] = ["Comparing ", *_name(Side(repository, experiment, record)), " with the worktree"]
-    return _Asked(diff_worktree(repository, record, paths), title, None if paths else record.files)
+    wanted = _resolve(repository, [record], paths, named)
+    title: list[Cell] = ["Comparing ", *name_commit(experiment, record), " with the worktree"]
+    files = None if wanted else record.files
+    return _Asked(diff_worktree(repository, record, wanted), title, files, _names(wanted))
 
 
 def _name(side: Side) -> list[Cell]:
-    short, _, step = label(side.record).partition(" ")
-    of = "" if side.record.commit.is_root else f" of {side.experiment.experiment_id.short}"
-    name = f" {side.experiment.name}" if side.experiment.name else ""
-    return [(short, "yellow"), f" {step.removesuffix(')')}{of}{name})"]
+    return name_commit(side.experiment, side.record)
 
 
 def _echo_names(difference: Difference, with_nul: bool) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import click
 
-from replicate.cli.patches import PatchLine, echo_lines, text_lines
+from replicate.cli.patches import echo_lines, text_lines
 from replicate.cli.render import Cell, echo_line, echo_table, json_path, quote_path
 from replicate.diff import Difference, FileChange, TextDiff, ValueChange
 from replicate.presenting import File, json_value
@@ -17,6 +17,7 @@ from replicate.text import columns, cut, format_bytes, format_value, plural, pri
 _FILES = 50
 _PACKAGES = 10
 _LINES = 200
+_DATA_BYTES = 64 << 10
 _WIDTH = 40
 _TITLE_WIDTH = 9
 _LETTER_COLOURS = {"A": "green", "D": "red"}
@@ -30,13 +31,16 @@ _ENDINGS = (
 _CODE_ENDINGS = frozenset(_ENDINGS.split())
 
 
-def echo_difference(difference: Difference, title: Sequence[Cell], files: int | None) -> None:
-    """Print what differs: a summary, then the text of code files that are there now.
+def echo_difference(
+    difference: Difference, title: Sequence[Cell], files: int | None, named: Container[str] = ()
+) -> None:
+    """Print what differs: a summary, then the text of files that are there now: of code, and of small other files.
 
     Args:
         difference: What differs.
         title: What is compared.
         files: How many files there are after, or before when that is the worktree; None if not all were compared.
+        named: Files that were asked for by their path: their text is shown in any case, and whole.
     """
     echo_line(title, fit=True)
     click.echo()
@@ -50,29 +54,49 @@ def echo_difference(difference: Difference, title: Sequence[Cell], files: int | 
     ]
     echo_table(rows, right=frozenset({3, 4}), fit=True)
     if len(shown) < len(difference.files):
-        _echo_below(f"{len(difference.files) - len(shown):,} more, --stat lists all")
+        _echo_more("files", len(rows), f"{len(difference.files) - len(shown):,} more, --stat lists all")
     elif files is not None:
         counted = [change.after if difference.after else change.before for change in difference.files]
         equal = files - sum(file is not None and file.kind in ("file", "executable") for file in counted)
         if equal > 0:
-            _echo_below(f"{plural(equal, 'file')} equal")
-    for change in shown:  # their texts are read again: one at a time is held
-        lines: list[PatchLine] = []
-        if change.after and _is_code(change.after):
-            lines += text_lines(change.before, change.after, difference.text(change))
-        if lines:
-            click.echo()
-            echo_lines(lines[:_LINES])
-        if len(lines) > _LINES:
-            echo_line([f"… {len(lines) - _LINES:,} lines more, -p shows them"])
+            _echo_more("files", len(rows), f"{plural(equal, 'file')} equal")
+    _echo_texts(difference, shown, named)
+
+
+def _echo_texts(difference: Difference, changes: Sequence[FileChange], named: Container[str]) -> None:
+    """Print the text of files and tell of how many it was left out. One at a time is held; they are read again."""
+    left_out, room = 0, _LINES
+    for change in changes:
+        files = [file for file in (change.before, change.after) if file]
+        lines = list(text_lines(change.before, change.after, difference.text(change)))
+        is_named = any(file.path in named for file in files)
+        if not lines:
+            continue
+        if is_named:
+            shown = lines
+        elif change.after and _is_code(change.after):
+            shown = lines[:_LINES]
+        elif change.after and len(lines) <= room and all(file.size_bytes <= _DATA_BYTES for file in files):
+            shown, room = lines, room - len(lines)
+        else:
+            left_out += 1
+            continue
+        click.echo()
+        echo_lines(shown)
+        if len(shown) < len(lines):
+            echo_line([f"… {len(lines) - len(shown):,} lines more, -p shows them"])
+    if left_out:
+        click.echo()
+        echo_line([f"-p shows the text of {left_out:,} more {'file' if left_out == 1 else 'files'}"])
 
 
 def _title(text: str) -> str:
     return text.ljust(_TITLE_WIDTH)
 
 
-def _echo_below(text: str) -> None:
-    echo_line([_title(""), "  …  ", text])
+def _echo_more(title: str, rows: int, text: str) -> None:
+    """Print what else there is below the rows of a section, which may have none."""
+    echo_line([_title("" if rows else title), "  …  ", text])
 
 
 def _echo_values(difference: Difference) -> None:
@@ -96,7 +120,7 @@ def _echo_values(difference: Difference) -> None:
                 rows[-1].append((_percent(percent), _colour(change, difference.primary_metric)))
         echo_table(rows, right=frozenset({3}), fit=True)
         if title == "packages" and hidden:
-            _echo_below(f"{hidden:,} more, --json lists all")
+            _echo_more(title, len(rows), f"{hidden:,} more, --json lists all")
 
 
 def _values(change: ValueChange, title: str) -> str:

@@ -22,6 +22,11 @@ from replicate.text import format_bytes, format_seconds, plural
 from replicate.transport import LocalTransport
 
 _SHOWN_PATHS = 3
+_UNREAD = {
+    0: "packs were not looked for, and the bytes of files not read",
+    1: "packs were not looked into, and the bytes of files not read",
+    2: "the bytes of files were not read",
+}
 _LONG_ID = re.compile(r"\b([0-9a-f]{7})[0-9a-f]{57}\b")  # in a sentence, beside the whole key below it
 
 
@@ -30,25 +35,28 @@ _LONG_ID = re.compile(r"\b([0-9a-f]{7})[0-9a-f]{57}\b")  # in a sentence, beside
 @click.option(
     "--level",
     type=click.Choice([str(level) for level in LEVELS]),
-    default=str(DEFAULT_LEVEL),
     help="0 records, 1 packs are there, 2 what lies where (the default), 4 every byte",
 )
 @click.option("--full", is_flag=True, help="Read and check every byte: --level 4")
 @json_option
 @quiet_option
 @directory_option
-def command(revisions: tuple[str, ...], level: str, full: bool, as_json: bool, quiet: bool, directory: str) -> int:
+def command(
+    revisions: tuple[str, ...], level: str | None, full: bool, as_json: bool, quiet: bool, directory: str
+) -> int:
     """Check that the store is whole, and tell what any damage affects
 
     With REVISIONs only what these commits need is looked into; an experiment means all of it. Nothing is written. Exits
     with 5 when there is damage.
     """
+    wanted = max(LEVELS) if full else int(level or DEFAULT_LEVEL)
+    if level is not None and int(level) != wanted:
+        raise click.UsageError(f"--full is --level {wanted}; it does not go with --level {level}")
     project = require_project(directory)
     transport = LocalTransport(project.store)
     reporter = ConsoleReporter(quiet=quiet)
     began = time.monotonic()
     commits = _commits(transport, revisions) if revisions else None
-    wanted = max(LEVELS) if full else int(level)
     report = fsck(transport, project.store, reporter, level=wanted, commits=commits)
     if as_json:
         echo_json(_json(report))
@@ -106,13 +114,17 @@ def _echo_summary(report: Report, seconds: float, chosen: int | None) -> None:
     for note in report.notes:
         size = f" ({format_bytes(note.size_bytes)})" if note.size_bytes else ""
         echo_line([f"note: {note.count:,} " if note.count > 1 else "note: ", note.text, size])
-    places = f"{plural(len(report.damage), 'place')} damaged" if report.damage else "no damage"
+    unread = _UNREAD.get(report.level, "")
+    places = "no damage found" if unread else "no damage"
+    if report.damage:
+        places = f"{plural(len(report.damage), 'place')} damaged"
     scope = "" if chosen is None else f"; looked into {plural(chosen, 'commit')}"
     echo_line(
         [
             f"{plural(report.experiments, 'experiment')}, {plural(report.checkpoints, 'checkpoint')}, "
             f"{plural(report.packs, 'pack')} ({format_bytes(report.pack_bytes)}){scope}: ",
             (places, "red" if report.damage else "green"),
+            unread and f" · {unread}, --full reads them",
             f" · {format_seconds(seconds)}",
         ]
     )

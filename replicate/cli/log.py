@@ -28,7 +28,7 @@ from replicate.repository import Repository
 from replicate.text import align_numbers, format_age, format_bytes, format_value, plural
 
 _METRICS = 6
-_RIGHT = 3  # of a row's tail: age, size, new bytes
+_SIZES = 2  # in a row's tail, after the age: all bytes, new bytes
 
 
 @click.command()
@@ -137,19 +137,26 @@ def _print_title(experiment: Experiment, history: ExperimentHistory) -> None:
 
 
 def _echo_rows(heads: list[list[Cell]], metrics: list[list[str]], tails: list[list[Cell]], indent: str = "") -> None:
-    """Print rows of three parts; of the metrics as many as the terminal has room for, `…` for those left out."""
+    """Print rows of three parts as the terminal has room for them.
+
+    First both sizes are left out, then metrics from the last, with `…` for those left out, then the age. One is kept.
+    """
     limit = terminal_width()
     most = max((len(one) for one in metrics), default=0)
-    for count in range(min(most, _METRICS), -1, -1):
+    least = min(most, 1)
+    forms = [(min(most, _METRICS), _SIZES + 1)]
+    forms += [(count, 1) for count in range(min(most, _METRICS), least - 1, -1)]
+    forms.append((least, 0))
+    for count, right in forms:
         rows = []
         for head, values, tail in zip(heads, metrics, tails, strict=True):
             shown: list[Cell] = [*values[:count], *[""] * (count - len(values))]
             more = ["…" if any(values[count:]) else ""] if count < most else []
-            rows.append([*head, *shown, *more, *tail])
+            rows.append([*head, *shown, *more, *tail[:right], *tail[_SIZES + 1 :]])
         if limit is None or table_width(rows, indent) <= limit:
             break
-    first = len(rows[0]) - len(tails[0]) if rows else 0
-    echo_table(rows, right=frozenset(range(first, first + _RIGHT)), indent=indent, fit=True)
+    first = len(heads[0]) + count + (count < most) if rows else 0
+    echo_table(rows, right=frozenset(range(first, first + right)), indent=indent, fit=True)
 
 
 def _metrics(records: list[CommitRecord]) -> list[dict[str, str]]:

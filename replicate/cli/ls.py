@@ -22,11 +22,14 @@ _COLUMN = 24
 _NARROWER = (16, 12)
 _METRICS = 3
 _LESS_NEEDED = ("started", "host", "user", "latest")
+_KEPT = 3
+_NAMED = 3
+_TITLES = {"created": "started", "step": "latest", "tag": "tags"}
 
 
 @click.command()
 @click.option("-f", "--filter", "filters", multiple=True, metavar="EXPR", help='Only what fulfils it, as "loss < 0.2"')
-@click.option("-s", "--sort", default="created-desc", metavar="NAME[-desc]", help="Sort; newest first by default")
+@click.option("-s", "--sort", metavar="NAME[-desc]", help="Sort; newest first by default")
 @click.option("-n", "--number", type=click.IntRange(1), help="At most so many")
 @click.option("-a", "--all", "show_all", is_flag=True, help="Show all params, not only those that differ")
 @click.option("-q", "--quiet", is_flag=True, help="Print whole ids only")
@@ -34,7 +37,7 @@ _LESS_NEEDED = ("started", "host", "user", "latest")
 @directory_option
 def command(
     filters: tuple[str, ...],
-    sort: str,
+    sort: str | None,
     number: int | None,
     show_all: bool,
     quiet: bool,
@@ -50,18 +53,20 @@ def command(
     conditions = [Filter.parse(text) for text in filters]
     repository, history = open_history(directory)
     experiments = [Experiment(repository, one, repository.reporter) for one in history.summaries]
-    sorted_by = sort.removesuffix("-desc").removesuffix("-asc")
-    _tell_unknown(experiments, [condition.name for condition in conditions])
-    _check_sort(experiments, sorted_by)
+    wanted = [condition.name for condition in conditions]
+    _tell_unknown(experiments, wanted)
+    if sort is not None:
+        wanted.insert(0, sort.removesuffix("-desc").removesuffix("-asc"))
+        _check_sort(experiments, wanted[0])
     experiments = [one for one in experiments if all(condition.matches(one) for condition in conditions)]
-    experiments = sort_experiments(experiments, sort)[:number]
+    experiments = sort_experiments(experiments, sort or "created-desc")[:number]
     if as_json:
         echo_json([one.to_json() for one in experiments])
     elif quiet:
         for one in experiments:
             click.echo(one.id)
     elif experiments:
-        _table(experiments, show_all)
+        _table(experiments, show_all, list(dict.fromkeys(wanted)))
     else:
         click.echo("no experiments" + (" match" if filters else " yet"), err=True)
     return 0 if experiments else 1
@@ -92,9 +97,10 @@ def _tell_unknown(experiments: list[Experiment], names: list[str]) -> None:
             click.echo(f"no experiment has {name!r}", err=True)
 
 
-def _table(experiments: list[Experiment], show_all: bool) -> None:
+def _table(experiments: list[Experiment], show_all: bool, wanted: list[str]) -> None:
     params = _param_names(experiments, show_all)
     table = _columns(experiments, params)
+    _pin(table, experiments, wanted)
     dropped = _fit(table, keep=show_all)
     statuses = [column.name for column in table].index("status")
     notes: dict[int, tuple[int, Cell]] = {}
@@ -105,12 +111,13 @@ def _table(experiments: list[Experiment], show_all: bool) -> None:
     echo_table(list(rows), notes=notes, fit=not show_all)
     tail = [plural(len(experiments), "experiment")]
     if dropped:
-        tail.append(f"no room for {', '.join(dropped)}: --all shows all")
+        more = f" and {len(dropped) - _NAMED:,} more" if len(dropped) > _NAMED else ""
+        tail.append(f"no room for {', '.join(dropped[:_NAMED])}{more}: --all shows all")
     elif len(experiments) > 1 and len(params) < len({name for one in experiments for name in one.params}):
         tail.append("params that differ are shown, --all shows the rest")
-    forks = sum(one.is_forked for one in experiments)
-    if forks:
-        tail.append(f"{forks} forked, see `replicate log`")
+    forked = [one.short_id for one in experiments if one.is_forked]
+    if forked:
+        tail.append(f"{len(forked):,} forked, see `replicate log {forked[0]}`")
     click.echo(printable(" · ".join(tail)), err=True)
 
 
@@ -120,6 +127,7 @@ class _Column:
     cells: list[Cell]
     is_param: bool = False
     most: int = _COLUMN
+    is_pinned: bool = False
 
     @property
     def shown(self) -> list[Cell]:
@@ -142,7 +150,7 @@ def _columns(experiments: list[Experiment], params: list[str]) -> list[_Column]:
     if any(one.name for one in experiments):
         table.append(_Column("name", [one.name or "" for one in experiments]))
     table.append(_Column("started", [format_age(now - one.created.timestamp()) for one in experiments]))
-    table.append(_Column("status", [status_cell(one) for one in experiments]))
+    table.append(_Column("status", [_status(one) for one in experiments]))
     for name, values in (("host", [one.host for one in experiments]), ("user", [one.user for one in experiments])):
         if len(set(values)) > 1:
             table.append(_Column(name, list(values)))
@@ -163,10 +171,30 @@ def _columns(experiments: list[Experiment], params: list[str]) -> list[_Column]:
     return table
 
 
+def _pin(table: list[_Column], experiments: list[Experiment], wanted: list[str]) -> None:
+    """Keep the columns of what experiments were filtered or sorted by; params and other values come first."""
+    at = [column.name for column in table].index("status") + 1
+    for name in wanted:
+        found = [column for column in table if column.name == _TITLES.get(name, name)]
+        column = min(found, key=lambda one: one.is_param, default=None)  # a name means a param last
+        if column is None:
+            values = [{} if (value := value_of(one, name)) is None else {name: value} for one in experiments]
+            if not any(values):
+                continue
+            column = _Column(name, _cells(values, name))
+        elif column.is_param:
+            table.remove(column)
+        column.is_pinned = True
+        if column not in table:
+            table.insert(at, column)
+            at += 1
+
+
 def _fit(table: list[_Column], *, keep: bool) -> list[str]:
     """Make a table fit the terminal: cut wide params, then drop the widest ones unless all are to be kept.
 
-    Returns the names of the columns that were dropped. Of short values more fit, and they tell experiments apart.
+    Returns the names of the columns that were dropped. Of short values more fit, and they tell experiments apart: the
+    shortest params are dropped after all else.
     """
     limit = terminal_width()
     if limit is None:
@@ -181,9 +209,10 @@ def _fit(table: list[_Column], *, keep: bool) -> list[str]:
             if is_too_wide():
                 column.most = width
     dropped = []
-    droppable = [*(one for one in table if one.name in _LESS_NEEDED and not one.is_param)]
-    droppable += sorted(params, key=lambda column: column.width)
-    droppable += [one for one in table if one.name == "tags" and not one.is_param]
+    params = sorted((column for column in params if not column.is_pinned), key=lambda column: column.width)
+    others = {column.name: column for column in table if not column.is_param and not column.is_pinned}
+    droppable = [*params[:_KEPT], *(others[name] for name in _LESS_NEEDED if name in others), *params[_KEPT:]]
+    droppable += [others["tags"]] if "tags" in others else []
     while droppable and not keep and is_too_wide():
         column = droppable.pop()
         table.remove(column)
@@ -212,6 +241,13 @@ def _cells(values: list[dict[str, Any]], name: str) -> list[Cell]:
 def _cut(cell: Cell, width: int) -> Cell:
     text = cut(cell_text(cell), width)
     return text if isinstance(cell, str) else (text, cell[1])
+
+
+def _status(experiment: Experiment) -> Cell:
+    """Return how an experiment goes, and that it is forked: it has no one latest checkpoint then."""
+    cell = status_cell(experiment)
+    fork = ", forked" if experiment.is_forked else ""
+    return cell + fork if isinstance(cell, str) else (cell[0] + fork, cell[1])
 
 
 def _step(checkpoint: Checkpoint | None) -> str:

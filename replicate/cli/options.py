@@ -121,6 +121,20 @@ def clean_path(path: str) -> bytes:
     return b"" if cleaned == b"." else cleaned
 
 
+def project_path(root: str, path: str, exists: Callable[[bytes], bool]) -> bytes:
+    """Return a path that was typed as trees have it: relative to the current folder when that lies in the project.
+
+    When only the path relative to the project exists, it is that one.
+    """
+    in_project = clean_path(path)
+    full = os.path.normpath(os.path.join(os.getcwdb(), os.fsencode(path)))
+    top = os.fsencode(root)
+    if full != top and not full.startswith(os.path.join(top, b"")):
+        return in_project
+    here = full[len(top) :].strip(b"/")
+    return in_project if not exists(here) and exists(in_project) else here
+
+
 def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
     """Read `name=value` options; values are numbers, true, false, none, JSON, or text."""
     values: dict[str, Any] = {}

@@ -30,10 +30,12 @@ class _Row:
     start: StartRecord
     saved: CommitRecord | None
     is_running: bool
+    is_removed: bool
 
     @property
     def status(self) -> str:
-        return "running" if self.is_running else self.experiment.status
+        status = "running" if self.is_running else self.experiment.status
+        return f"{status}, removed" if self.is_removed else status
 
     @property
     def started_ns(self) -> int:
@@ -57,10 +59,10 @@ def command(show_all: bool, as_json: bool, directory: str) -> int:
     repository, history = open_history(directory)
     now = time.time_ns()
     rows: list[_Row] = []
-    for one in history.summaries:
+    for one in (*history.summaries, *history.hidden):
         running = _sessions(repository, one, now, show_all)
-        if running is not None:
-            rows += _rows(repository, history.experiment(one.experiment_id), running)
+        if running or (running is not None and not one.is_hidden):
+            rows += _rows(repository, history.experiment(one.experiment_id, hidden=True), running)
     rows.sort(key=lambda row: (not row.is_running, -row.started_ns))
     if as_json:
         echo_json([_json(row) for row in rows])
@@ -86,7 +88,12 @@ def _rows(repository: Repository, known: ExperimentHistory | None, running: set[
     experiment = Experiment(repository, known, repository.reporter)
     for start in [one for one in known.starts if one.name.session in running] or known.starts[-1:]:
         own = [one for one in known.checkpoints if one.name.session == start.name.session]
-        yield _Row(experiment, start, own[-1] if own else None, start.name.session in running)
+        yield _Row(experiment, start, own[-1] if own else None, start.name.session in running, known.is_hidden)
+
+
+def _status(row: _Row) -> Cell:
+    cell = status_cell(row.experiment)
+    return row.status, cell[1] if isinstance(cell, tuple) else ""
 
 
 def _table(rows: list[_Row], now_ns: int) -> None:
@@ -94,7 +101,7 @@ def _table(rows: list[_Row], now_ns: int) -> None:
     columns: dict[str, list[Cell]] = {
         "EXPERIMENT": [(row.experiment.short_id, "yellow") for row in rows],
         "NAME": [row.experiment.name or "" for row in rows],
-        "STATUS": [status_cell(row.experiment) for row in rows] if not all(row.is_running for row in rows) else [],
+        "STATUS": [] if all(row.status == "running" for row in rows) else [_status(row) for row in rows],
         "HOST": [row.fact("host") for row in rows],
         "PID": [row.fact("pid") for row in rows],
         "STARTED": [_age(row.started_ns, now_ns) for row in rows],

@@ -15,7 +15,9 @@ import click
 
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
+from replicate.history import ExperimentHistory
 from replicate.objects.model import Mode
+from replicate.refs import CommitRecord
 from replicate.text import columns, printable, take
 
 Cell = str | tuple[str, str]
@@ -108,6 +110,13 @@ def _widths(texts: Sequence[Sequence[str]]) -> list[int]:
 def cell_text(cell: Cell) -> str:
     """Return a cell without its colour, printable."""
     return printable(cell if isinstance(cell, str) else cell[0])
+
+
+def name_commit(experiment: ExperimentHistory, record: CommitRecord) -> list[Cell]:
+    """Return how a commit is called with its experiment: `d02b7aa (step 7 of 7c1d09e cosine)`."""
+    what = "start" if record.commit.is_root else f"step {record.commit.step}"
+    name = f" {experiment.name}" if experiment.name else ""
+    return [(record.commit_id.short, "yellow"), f" ({what} of {experiment.experiment_id.short}{name})"]
 
 
 def status_cell(experiment: Experiment) -> Cell:

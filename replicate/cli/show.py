@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 from typing import Any
 
@@ -11,7 +12,16 @@ import click
 
 from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, find, find_itself, json_option, open_history
-from replicate.cli.render import Cell, echo_json, echo_line, echo_table, json_path, quote_path, status_cell
+from replicate.cli.render import (
+    Cell,
+    echo_json,
+    echo_line,
+    echo_table,
+    json_path,
+    quote_path,
+    status_cell,
+    terminal_width,
+)
 from replicate.environment import Environment, Package
 from replicate.errors import InvalidInputError, PathNotFoundError
 from replicate.experiment import Experiment
@@ -31,7 +41,10 @@ _FRAMEWORKS = (
 )
 _PACKAGES = 8
 _PATHS = 5
+_COMMANDS = 5
 _WIDTH = 80
+_MARGIN = 13  # what stands before a text: the indent, the widest title, and a space at each side
+_INTERRUPTED = 130
 
 
 @click.command()
@@ -143,16 +156,16 @@ def _show_experiment(experiment: Experiment, found: Resolution, environment: Env
         rows.append(["tags", ", ".join(experiment.tags)])
     rows += _note(experiment.note)
     rows.append(["started", _time(experiment.created.timestamp())])
-    rows.append(["status", status_cell(experiment)])
+    end = _end(found)
+    rows.append(["status", _status(experiment, end)])
     if experiment.exception and experiment.status == "failed":
         rows += [["", (line, "red")] for line in experiment.exception.splitlines()]
-    end = _end(found) or {}
-    if end.get("exit"):
+    if end and end["exit"]:
         rows.append(["exit", str(end["exit"])])
     duration = experiment.duration
     if duration is not None:
         rows.append(["duration", format_seconds(duration.total_seconds())])
-    rows.append(["command", experiment.command])
+    rows += _command_rows(found, show_all)
     rows.append(["author", f"{experiment.user} on {experiment.host}"])
     if capture.get("cwd"):
         rows.append(["folder", str(capture["cwd"])])
@@ -160,14 +173,14 @@ def _show_experiment(experiment: Experiment, found: Resolution, environment: Env
         rows.append(["python", experiment.python_version])
     rows += _origin_rows(capture)
     if environment.packages:
-        rows.append(["packages", _packages_line(environment.packages, show_all)])
+        rows += _wrapped("packages", _packages_line(environment.packages, show_all))
     start = experiment.start
     rows.append(["files", f"{plural(start.file_count, 'file')} at the start, {format_bytes(start.size_bytes)}"])
     if experiment.primary_metric:
         rows.append(["primary", "{} ({})".format(*experiment.primary_metric)])
     echo_table(rows, indent="  ")
     _show_values("params", experiment.params, show_all)
-    trace = (end.get("exception") or {}).get("traceback")
+    trace = ((end or {}).get("exception") or {}).get("traceback")
     if trace and show_all:
         click.echo("\ntraceback")
         for line in str(trace).splitlines():
@@ -175,6 +188,40 @@ def _show_experiment(experiment: Experiment, found: Resolution, environment: Env
     if experiment.checkpoints:
         click.echo("\ncheckpoints")
         _show_checkpoints(experiment, show_all)
+
+
+def _status(experiment: Experiment, end: dict[str, Any] | None) -> Cell:
+    """Return how it goes or ended; when it was stopped, by what."""
+    if experiment.status != "stopped":
+        return status_cell(experiment)
+    if end is None:
+        return "stopped · no end was recorded: it was killed, or the machine went down"
+    is_interrupt = end["exit"] == _INTERRUPTED or (end["exception"] or {}).get("type") == "KeyboardInterrupt"
+    return "stopped · interrupted" if is_interrupt else "stopped"
+
+
+def _command_rows(found: Resolution, show_all: bool) -> list[list[Cell]]:
+    """Return how it was started, each time that it was another way: an experiment that was resumed has several."""
+    given = [start.capture.get("command") for start in found.experiment.starts]
+    commands = [found.experiment.root.commit.command]
+    for command in given:
+        if isinstance(command, str) and command != commands[-1]:
+            commands.append(command)
+    shown = commands if show_all or len(commands) <= _COMMANDS + 1 else [commands[0], *commands[1 - _COMMANDS :]]
+    rows: list[list[Cell]] = [["command" if number == 0 else "then", one] for number, one in enumerate(shown)]
+    if len(shown) < len(commands):
+        rows.insert(1, ["", f"… {len(commands) - len(shown):,} more, --all shows them"])
+    return rows
+
+
+def _wrapped(title: str, text: str) -> list[list[Cell]]:
+    """Return rows for a long text: on a terminal it goes on below, beside the title."""
+    limit = terminal_width()
+    if limit is None:
+        return [[title, text]]
+    width = max(limit - _MARGIN, _MARGIN)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return [["" if number else title, line] for number, line in enumerate(lines)]
 
 
 def _origin_rows(capture: dict[str, Any]) -> list[list[Cell]]:
@@ -251,7 +298,7 @@ def _show_checkpoints(experiment: Experiment, show_all: bool) -> None:
     hidden = len(checkpoints) - len(shown)
     before = len(shown) - len(last)
     notes = {before: (0, f"… {hidden:,} more, --all shows them")} if hidden else {}
-    echo_table(rows, indent="  ", notes=notes)
+    echo_table(rows, indent="  ", notes=notes, fit=not show_all)
 
 
 def _show_checkpoint(found: Resolution, checkpoint: Checkpoint, experiment: Experiment, show_all: bool) -> None:
@@ -297,7 +344,7 @@ def _show_values(title: str, values: dict[str, Any], show_all: bool, goal: tuple
     width = sys.maxsize if show_all else _WIDTH
     texts = [repr(value) if isinstance(value, float) else format_value(value, width) for value in values.values()]
     marks = [goal[1] if goal and goal[0] == name else "" for name in values]
-    echo_table([list(row) for row in zip(values, texts, marks, strict=True)], indent="  ")
+    echo_table([list(row) for row in zip(values, texts, marks, strict=True)], indent="  ", fit=not show_all)
 
 
 def _show_path(repository: Repository, found: Resolution) -> None:

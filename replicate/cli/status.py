@@ -7,9 +7,11 @@ import os
 import click
 
 from replicate.cli.options import directory_option, json_option, open_history
-from replicate.cli.render import Cell, echo_json, echo_table, json_path, quote_path
+from replicate.cli.render import Cell, cell_text, echo_json, echo_table, json_path, name_commit, quote_path
 from replicate.comparing import compare_worktree
 from replicate.experiment import status
+from replicate.history import ExperimentHistory
+from replicate.refs import CommitRecord
 from replicate.revisions import label
 from replicate.summary import ExperimentSummary
 from replicate.text import plural
@@ -42,19 +44,32 @@ def command(as_json: bool, directory: str) -> None:
         )
         return
     rows: list[list[Cell]] = [
-        ["repository", _shown(repository.project.store), plural(len(history.summaries), "experiment")]
+        ["repository", f"{_shown(repository.project.store)}, {plural(len(history.summaries), 'experiment')}"]
     ]
     if running:
         rows.append(["running", ", ".join(_title(one) for one in running)])
     if head is None:
         rows.append(["worktree", "not saved or checked out here yet" if history.summaries else "not saved yet"])
     else:
-        rows.append(["worktree", label(head), "with changes" if changes else "no changes"])
+        of_head = history.experiment(head.name.experiment, hidden=True)
+        name = "".join(map(cell_text, name_commit(of_head, head))) if of_head else label(head)
+        rows.append(["worktree", f"{name}, {'with changes' if changes else 'no changes'}"])
+        rows += [["", line] for line in _removed(of_head, head)]
     echo_table(rows)
     for change in changes[:_SHOWN]:
         click.echo(f"            {change.letter}  {quote_path(change.path)}")
     if len(changes) > _SHOWN:
         click.echo(f"            … {len(changes) - _SHOWN:,} more, --json lists all")
+
+
+def _removed(experiment: ExperimentHistory | None, head: CommitRecord) -> list[str]:
+    """Return what is to be told of a commit that is in no list any more."""
+    if experiment is None:
+        return ["its experiment is incomplete: the start is not in the store"]
+    if not experiment.hides(head):
+        return []
+    what, short = ("experiment", experiment.experiment_id) if experiment.is_hidden else ("checkpoint", head.commit_id)
+    return [f"the {what} was removed, `replicate undo {short.short}` brings it back"]
 
 
 def _title(experiment: ExperimentSummary) -> str:

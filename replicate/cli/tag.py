@@ -9,17 +9,18 @@ import click
 from replicate.cli.options import directory_option, find_itself, json_option, open_history, quiet_option
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.console import ConsoleReporter
-from replicate.errors import InvalidInputError
+from replicate.errors import ConflictError, InvalidInputError, NotFoundError
 from replicate.history import ExperimentHistory, History
-from replicate.lifecycle import Change, change_tags
+from replicate.lifecycle import Change, Holder, change_tags, holders
 from replicate.objects.ids import ObjectID
+from replicate.repository import Repository
 from replicate.revisions import Resolution
 
 
 @click.command()
 @click.argument("revision", required=False)
 @click.argument("tags", metavar="[TAG]...", nargs=-1)
-@click.option("-d", "--delete", "remove", multiple=True, metavar="TAG", help="Take a tag away")
+@click.option("-d", "--delete", "remove", multiple=True, metavar="TAG", help="Take a tag away; without REVISION too")
 @click.option("--name", metavar="NAME", help='Name the experiment; "" takes its name away')
 @click.option("--note", metavar="TEXT", help='Replace the note; "" takes it away')
 @click.option("-f", "--force", is_flag=True, help="Move a word that is another's tag or name")
@@ -45,6 +46,9 @@ def command(
     is_change = bool(tags or remove or name is not None or note is not None)
     repository, history = open_history(directory)
     if revision is None:
+        if remove and name is None and note is None and not (force or as_json):
+            _take_away(repository, history, tuple(dict.fromkeys(remove)), quiet=quiet)
+            return 0
         if is_change or force:
             raise click.UsageError("name the REVISION whose tags, name or note are to change")
         return _list(history, as_json=as_json)
@@ -56,6 +60,7 @@ def command(
     own = found.record.commit_id
     if is_change:
         experiment_id = found.experiment.experiment_id
+        _check_removed(history, own, remove)
         change = Change(experiment_id, own, tuple(dict.fromkeys(tags)), tuple(dict.fromkeys(remove)), name, note)
         changes = change_tags(repository, history, change, force=force)
         if not quiet:
@@ -69,6 +74,44 @@ def command(
     elif not is_change:
         return _print(found, ConsoleReporter(quiet=quiet))
     return 0
+
+
+def _take_away(repository: Repository, history: History, tags: tuple[str, ...], *, quiet: bool) -> None:
+    """Take tags from the commits that have them: a tag means one."""
+    changes = []
+    for tag in tags:
+        having = _having(history, tag)
+        if not having:
+            raise NotFoundError(f"nothing is tagged {tag!r}", hint="`replicate tag` lists all tags")
+        if len(having) > 1:
+            raise ConflictError(
+                f"{len(having)} commits are tagged {tag!r}: {_listed(having)}",
+                hint=f"name one: `replicate tag {having[0].commit.short} -d {tag}`",
+            )
+        changes.append(Change(having[0].experiment, having[0].commit, remove=(tag,)))
+    for change in changes:
+        done = change_tags(repository, history, change)
+        if not quiet:
+            _tell(ConsoleReporter(), done)
+
+
+def _having(history: History, tag: str) -> list[Holder]:
+    return [one for one in holders(history, tag) if one.role == "tag"]
+
+
+def _listed(having: list[Holder]) -> str:
+    return ", ".join(one.commit.short for one in having[:3]) + (", …" if len(having) > 3 else "")
+
+
+def _check_removed(history: History, own: ObjectID, tags: tuple[str, ...]) -> None:
+    """Refuse to take away a tag that a commit has not, and say which one has it."""
+    for tag in tags:
+        having = _having(history, tag)
+        if having and own not in [one.commit for one in having]:
+            raise NotFoundError(
+                f"{own.short} has no tag {tag!r}: it is that of {_listed(having)}",
+                hint=f"`replicate tag {having[0].commit.short} -d {tag}` takes it away",
+            )
 
 
 def _tell(reporter: ConsoleReporter, changes: list[Change]) -> None:

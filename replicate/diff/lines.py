@@ -242,17 +242,21 @@ def _indent(line: bytes) -> int:
 
 def _hunks(old: Sequence[bytes], new: Sequence[bytes], changes: Sequence[Change]) -> Iterator[Hunk]:
     """Yield the changes with the lines around them; those whose surroundings touch are one."""
-    group: list[Change] = []
+    groups: list[list[Change]] = []
     for change in changes:
-        if group and change.old_start - group[-1].old_stop > 2 * CONTEXT_LINES:
-            yield _hunk(old, new, group)
-            group = []
-        group.append(change)
-    if group:
-        yield _hunk(old, new, group)
+        if groups and change.old_start - groups[-1][-1].old_stop <= 2 * CONTEXT_LINES:
+            groups[-1].append(change)
+        else:
+            groups.append([change])
+    section, read = b"", 0
+    for group in groups:
+        begin = max(group[0].old_start - CONTEXT_LINES, read)
+        section = _section(old, read, begin) or section
+        read = begin
+        yield _hunk(old, new, group, section)
 
 
-def _hunk(old: Sequence[bytes], new: Sequence[bytes], group: Sequence[Change]) -> Hunk:
+def _hunk(old: Sequence[bytes], new: Sequence[bytes], group: Sequence[Change], section: bytes) -> Hunk:
     lead = min(CONTEXT_LINES, group[0].old_start)
     trail = min(CONTEXT_LINES, len(old) - group[-1].old_stop)
     begin, new_begin = group[0].old_start - lead, group[0].new_start - lead
@@ -271,12 +275,12 @@ def _hunk(old: Sequence[bytes], new: Sequence[bytes], group: Sequence[Change]) -
         count,
         new_begin + 1 if new_count else new_begin,
         new_count,
-        _section(old, begin),
+        section,
         tuple(lines),
     )
 
 
-def _section(old: Sequence[bytes], begin: int) -> bytes:
-    """Return the nearest line above a hunk that begins a function or class, or stands at the left margin."""
-    found = next((old[at] for at in range(begin - 1, -1, -1) if _SECTION.match(old[at])), b"")
+def _section(old: Sequence[bytes], first: int, begin: int) -> bytes:
+    """Return the last line from `first` to a hunk that begins a function or class, or stands at the left margin."""
+    found = next((old[at] for at in range(begin - 1, first - 1, -1) if _SECTION.match(old[at])), b"")
     return found[:_SECTION_BYTES].rstrip()

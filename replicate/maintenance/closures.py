@@ -6,15 +6,16 @@ the next, and a tree that is whole stays whole as long as no object leaves the v
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replicate.base import MAX_NESTING
-from replicate.errors import CorruptionError, KeyNotFoundError, ReplicateError, UnsupportedFormatError
+from replicate.errors import CorruptionError, ObjectNotFoundError, ReplicateError, UnsupportedFormatError
 from replicate.maintenance.packs import Packs
 from replicate.maintenance.report import Findings, Paths, Target
-from replicate.objects.codecs import Encoding
+from replicate.objects.codecs import BASED, Encoding
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.ids import Kind, ObjectID
 from replicate.objects.locator import FrameRef, Locator, read_locator
@@ -24,6 +25,7 @@ from replicate.objects.store import ObjectStore, check_entry, place_name
 from replicate.transport import Transport
 
 _KEPT_TREE_ENTRIES = 150_000
+_IN_PACK = re.compile(r"(?:(?P<object>\w+ [0-9a-f]{64}) in )?(?:pack |packs/../)(?P<pack>[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class View:
         self._frames: dict[FrameRef, _Frame] = {}
         self._sound: dict[ObjectID, list[Place]] = {}
         self._broken: dict[ObjectID, list[str]] = {}
+        self._unreadable: dict[FrameRef, str] = {}
         self.losses = 0
 
     def find(self, object_id: ObjectID) -> Sequence[Place]:
@@ -59,11 +62,15 @@ class View:
                 return place.entry
         return None
 
+    def broken(self, object_id: ObjectID) -> str | None:
+        """Return where the damage is at a place of an object, None when no place of it is damaged."""
+        return next(iter(self._broken.get(object_id, ())), None)
+
     def why_not(self, object_id: ObjectID, kind: Kind) -> str:
         """Return where the damage is because of which an object has no sound place."""
-        broken = self._broken.get(object_id)
-        if broken:
-            return broken[0]
+        broken = self.broken(object_id)
+        if broken is not None:
+            return broken
         name = f"{kind.name.lower()} {object_id.hex()}"
         return self._findings.add("closure", name, f"no locator of the checkpoint says where {name} lies")
 
@@ -72,12 +79,44 @@ class View:
         """Every pack that the locators name, or that holds one of them."""
         return frozenset(ref.pack for ref in self._frames).union(*(frame.packs for frame in self._frames.values()))
 
-    def move_to(self, ref: FrameRef) -> None:
-        """Show what a locator leads to. When this raises, the view is as it was."""
-        own = self._frames.get(ref) or self._read(ref)
-        wanted = {ref: own}
-        for older in own.older:
-            wanted[older] = wanted.get(older) or self._frames.get(older) or self._read(older)
+    def move_to(self, ref: FrameRef) -> str | None:
+        """Show what a locator leads to.
+
+        Returns:
+            Where the damage is because of which it, or an older one that it names, cannot be read: then the view is as
+            it was. Else None.
+        """
+        wanted: dict[FrameRef, _Frame] = {}
+        left = [ref]
+        while left:
+            one = left.pop()
+            if one in wanted:
+                continue
+            if one in self._unreadable:
+                return self._unreadable[one]
+            try:
+                wanted[one] = self._frames.get(one) or self._read(one)
+            except ReplicateError as exc:
+                self._unreadable[one] = self._why_unreadable(one, exc)
+                return self._unreadable[one]
+            if one == ref:
+                left += reversed(wanted[one].older)
+        self._show(wanted)
+        return None
+
+    def _why_unreadable(self, ref: FrameRef, exc: ReplicateError) -> str:
+        """Return where the damage is because of which a locator cannot be read: its pack, if that is damaged."""
+        key = pack_key(ref.pack)
+        if self._packs.size(ref.pack) is None:
+            return self._findings.add("pack-missing", key, f"pack {ref.pack.hex()} is not in the store")
+        self._packs.entries(ref.pack)  # hears of a damaged footer
+        if self._findings.knows(key):
+            return key
+        if isinstance(exc, CorruptionError):
+            return self._findings.add("locator", f"{key}@{ref.offset}", exc.message)
+        return self._findings.add("unreadable", key, exc.message, 2)
+
+    def _show(self, wanted: dict[FrameRef, _Frame]) -> None:
         added = [frame for one, frame in wanted.items() if one not in self._frames]
         removed = [frame for one, frame in self._frames.items() if one not in wanted]
         self._frames = wanted
@@ -144,6 +183,9 @@ class View:
         """Return where the damage is because of which an object cannot be read at a place, None when there is none."""
         entry, key = place.entry, pack_key(place.pack)
         if entries is not None and entry not in entries:
+            self._packs.read_all(place.pack)
+            if self._findings.knows(key):  # it is not the pack that the locator means
+                return key
             why = f"the locator in pack {ref.pack.hex()} does not fit pack {place.pack.hex()}: there is no such frame"
             return self._findings.add("locator-entry", f"{pack_key(ref.pack)}@{ref.offset}", why)
         if entry.offset + entry.length > size or self._packs.is_bad(place):
@@ -215,17 +257,16 @@ class Closures:
         self._held = 0
         self._read_blobs: dict[ObjectID, str | None] = {}
 
-    def check(self, target: Target, packset: frozenset[ObjectID]) -> None:
-        """Check one closure, and what its record says of it."""
-        for pack in packset & self._packs.damaged:
+    def check(self, target: Target, packset: frozenset[ObjectID] | None) -> None:
+        """Check one closure, and what its record says of it; None is a packset that cannot be read."""
+        for pack in (packset or frozenset()) & self._packs.damaged:
             self._findings.affect(pack_key(pack), target)
-        try:
-            self._view.move_to(target.locator)
-        except ReplicateError as exc:
-            self._findings.affect(self._where_of_locator(target.locator, exc), target, is_whole=True)
+        where = self._view.move_to(target.locator)
+        if where is not None:
+            self._findings.affect(where, target, is_whole=True)
             return
         self._forget()
-        lacking = sorted((self._view.packs | set(target.meta)) - packset)
+        lacking = () if packset is None else sorted((self._view.packs | set(target.meta)) - packset)
         if lacking:
             why = f"its packset lacks pack {lacking[0].hex()}: a collection might delete what it needs"
             self._findings.affect(self._findings.add("packset", target.key, why, 2), target)
@@ -240,15 +281,23 @@ class Closures:
         for where, paths in walked.problems.items():
             self._findings.affect(where, target, paths, is_whole=b"" in paths.first)
 
-    def _where_of_locator(self, ref: FrameRef, exc: ReplicateError) -> str:
-        """Return where the damage is because of which a locator cannot be read."""
-        key = pack_key(ref.pack)
-        for known in (exc.where if isinstance(exc, CorruptionError) else "", key):
-            if self._findings.knows(known):
-                return known
-        if isinstance(exc, CorruptionError | KeyNotFoundError):
-            return self._findings.add("locator", f"{key}@{ref.offset}", exc.message)
-        return self._findings.add("unreadable", key, exc.message, 2)
+    def _why_unreadable(self, name: str, exc: ReplicateError, level: int | None = None) -> str:
+        """Return where the damage is because of which an object that has a place cannot be read.
+
+        That is the pack of the frame that is not as it should be, or another object that this one lies on; else itself.
+        """
+        if isinstance(exc, ObjectNotFoundError):
+            broken = self._view.broken(ObjectID.parse(exc.object_id))
+            if broken is not None:
+                return broken
+        if isinstance(exc, CorruptionError):
+            named = _IN_PACK.fullmatch(exc.where)
+            key = pack_key(ObjectID.parse(named["pack"])) if named else ""
+            if named and (self._findings.knows(key) or not named["object"]):
+                return self._findings.add("object", key, exc.message, level)
+            if named:
+                name = named["object"]
+        return self._findings.add("object", name, exc.message, level)
 
     def _forget(self) -> None:
         """Keep of the directories walked only what the view cannot have changed."""
@@ -265,7 +314,7 @@ class Closures:
         try:
             self._objects.read_commit(commit)
         except ReplicateError as exc:
-            return self._findings.add("object", f"commit {commit.hex()}", exc.message)
+            return self._why_unreadable(f"commit {commit.hex()}", exc)
         return None
 
     # -- trees -------------------------------------------------------------------------------------------------------
@@ -290,7 +339,7 @@ class Closures:
             entries = self._entries(tree)
         except ReplicateError as exc:
             where = (
-                self._findings.add("object", f"tree {tree.hex()}", exc.message)
+                self._why_unreadable(f"tree {tree.hex()}", exc)
                 if self._view.entry(tree, Kind.TREE)
                 else self._view.why_not(tree, Kind.TREE)
             )
@@ -347,13 +396,13 @@ class Closures:
             return self._findings.add("object", f"blob {blob.hex()}", why)
         if placed.encoding == Encoding.CONCAT:
             return self._check_chunks(blob)
-        return self._check_read(blob) if placed.encoding == Encoding.PATCH else None
+        return self._check_read(blob) if placed.encoding in BASED else None
 
     def _check_chunks(self, blob: ObjectID) -> str | None:
         try:
             chunks = self._objects.read_chunks(blob)
         except ReplicateError as exc:
-            return self._findings.add("object", f"blob {blob.hex()}", exc.message)
+            return self._why_unreadable(f"blob {blob.hex()}", exc)
         for chunk in chunks:
             where = self._check_chunk(chunk, blob)
             if where is not None:
@@ -367,7 +416,7 @@ class Closures:
         if placed.raw_length != chunk.length or placed.encoding == Encoding.CONCAT:
             why = f"chunk {chunk.object_id.hex()} of blob {blob.hex()} is not what the list of chunks says (I7)"
             return self._findings.add("object", f"blob {blob.hex()}", why)
-        return self._check_read(chunk.object_id) if placed.encoding == Encoding.PATCH else None
+        return self._check_read(chunk.object_id) if placed.encoding in BASED else None
 
     def _check_read(self, blob: ObjectID, level: int = 2) -> str | None:
         """Read a whole blob, once, and compare it with its id."""
@@ -377,5 +426,5 @@ class Closures:
                 for _ in self._objects.iter_blob(blob):
                     pass
             except ReplicateError as exc:
-                self._read_blobs[blob] = self._findings.add("object", f"blob {blob.hex()}", exc.message, level)
+                self._read_blobs[blob] = self._why_unreadable(f"blob {blob.hex()}", exc, level)
         return self._read_blobs[blob]

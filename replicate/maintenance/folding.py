@@ -65,7 +65,7 @@ class _Shard:
     def holds(self, key: str, only: Container[str] | None = None) -> bool:
         """Tell whether a live catalog (one of `only`) holds a record or replaces a catalog."""
         return any(
-            key in one.records or key in one.replaces & self.replaced
+            one.holds(key) or key in one.replaces & self.replaced
             for name, one in self.live.items()
             if only is None or name in only
         )
@@ -145,7 +145,8 @@ def _fold_shard(repository: Repository, name: str, shard: _Shard, bodies: dict[s
     size = sum(map(len, bodies.values()))
     for key, catalog in sorted(shard.live.items(), key=lambda item: len(item[1].records)):
         more = sum(map(len, catalog.records.values()))
-        if more <= _MERGE_RATIO * size and size + more <= _CATALOG_BYTES:
+        is_small = more <= _MERGE_RATIO * size and size + more <= _CATALOG_BYTES
+        if is_small and all(map(catalog.holds, catalog.records)):
             bodies = {**bodies, **catalog.records}
             size += more
             replaced |= {key, *(catalog.replaces & shard.replaced)}
@@ -179,9 +180,7 @@ def _write_heads(repository: Repository, full: Mapping[str, Sequence[str]], head
     if all(speakers.values()):
         return []
     written = []
-    replaced = {one.name.key for one in heads} | {
-        key for one in heads for key in one.replaces if key.startswith("cat/h~")
-    }
+    replaced = {one.name.key for one in heads}
     entries: list[Mapping[str, Any]] = []
     of: list[str] = []
     first, size = _SHARDS[0], 0
@@ -216,27 +215,41 @@ def _put_heads(
 
 
 def _entries(shard: _Shard) -> list[Mapping[str, Any]]:
-    by_experiment: dict[ObjectID, list[Record]] = defaultdict(list)
-    for key, body in {key: body for one in shard.live.values() for key, body in one.records.items()}.items():
-        record = decode_record(RecordName.parse(key), body)
-        by_experiment[record.name.experiment].append(record)
-    return [heads_entry(experiment, records) for experiment, records in by_experiment.items()]
+    by_experiment: dict[ObjectID, dict[str, Record | None]] = defaultdict(dict)
+    for key, body in ((key, body) for one in shard.live.values() for key, body in one.records.items()):
+        own = by_experiment[RecordName.parse(key).experiment]
+        if own.get(key) is None:
+            try:
+                own[key] = decode_record(RecordName.parse(key), body)
+            except CorruptionError:  # who lists tells of it
+                own[key] = None
+    return [heads_entry(experiment, list(own.values())) for experiment, own in by_experiment.items()]
 
 
-def heads_entry(experiment: ObjectID, records: Sequence[Record]) -> Mapping[str, Any]:
-    """Return what a heads catalog tells of an experiment; where it would be too much, that the records tell more."""
-    history = assemble(records)
+def heads_entry(experiment: ObjectID, records: Sequence[Record | None]) -> Mapping[str, Any]:
+    """Return what a heads catalog tells of an experiment; where it would be too much, that the records tell more.
+
+    So it is where one of them cannot be read (None).
+    """
+    partial = {"id": bytes(experiment), "partial": True}
+    readable = [record for record in records if record is not None]
+    if len(readable) < len(records):
+        return partial
+    history = assemble(readable)
     seqs: dict[str, set[int]] = defaultdict(set)
     others = set()
-    for record in records:
+    for record in readable:
         if isinstance(record, CommitRecord):
             seqs[record.name.session].add(record.name.seq)
         else:
             others.add(bytes.fromhex(record.name.record_hash))
-    partial = {"id": bytes(experiment), "partial": True}
     if history is None:
         return partial
-    sessions = {session: _last_of_run(found) for session, found in seqs.items()}
+    begins = {start.name.session: start.name.seq for start in history.starts}
+    # A session whose first record is not there, being damaged or elsewhere, is left out: it may come yet.
+    sessions = {
+        session: _last_of_run(found) for session, found in seqs.items() if min(found) <= begins.get(session, -1) + 1
+    }
     entry = {**history.summary.encode(), "sessions": sessions, "others": sorted(others)}
     return entry if len(canonical.encode(entry)) <= MAX_SUMMARY_BYTES else partial
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Set
 
-from replicate.errors import InvalidInputError, ReplicateError
+from replicate.errors import CorruptionError, InvalidInputError, ReplicateError
 from replicate.maintenance.closures import Closures
 from replicate.maintenance.packs import Packs, is_plausible
 from replicate.maintenance.records import Keys, Records
@@ -25,6 +25,7 @@ from replicate.transport import Transport
 
 LEVELS = (0, 1, 2, 4)
 DEFAULT_LEVEL = 2
+_HIDING = ("record", "catalog", "unreadable")  # damage because of which a record may be unknown
 
 
 def fsck(
@@ -58,7 +59,7 @@ def fsck(
     chosen: set[ObjectID] = set()
     for target in records.check(reporter):
         if level >= 1:
-            packs = presence.packs_of(target)
+            packs = presence.packs_of(target) or _named(target)
             referenced |= packs
             if _is_wanted(target, commits):
                 presence.check(target, packs)
@@ -75,11 +76,12 @@ def fsck(
                 reporter.advance(1, 0)
         finally:
             reporter.finish()
+    damage = findings.damage()
     if level >= 1:
-        findings.notes += _unreferenced(keys, referenced)
+        is_known = presence.is_complete and not any(one.kind in _HIDING for one in damage)
+        findings.notes += _unreferenced(keys, referenced, is_known=is_known)
     findings.notes += _leftovers(store)
     size = sum(keys.sizes.values())
-    damage = findings.damage()
     return Report(level, records.experiments, records.checkpoints, len(keys.sizes), size, damage, tuple(findings.notes))
 
 
@@ -89,23 +91,49 @@ def _is_wanted(target: Target, commits: Set[ObjectID] | None) -> bool:
     return (target.commit.commit_id if target.commit else target.experiment) in commits
 
 
+def _named(target: Target) -> frozenset[ObjectID]:
+    """Return the packs that a record itself names."""
+    at = target.packset.at
+    return frozenset([*target.meta, target.locator.pack, *([at.pack] if at else [])])
+
+
 class Presence:
-    """Level 1: every pack that a record names is there, with a size that a pack can have."""
+    """Level 1: every pack that a record names is there, with a size that a pack can have.
+
+    Attributes:
+        is_complete: Whether every packset could be read.
+    """
 
     def __init__(self, transport: Transport, keys: Keys, findings: Findings) -> None:
         self._transport = transport
         self._refs = RefStore(transport, lambda error: None)
         self._keys = keys
         self._findings = findings
+        self.is_complete = True
 
-    def packs_of(self, target: Target) -> frozenset[ObjectID]:
-        """Return the packset that a record names, as much of it as can be read."""
+    def packs_of(self, target: Target) -> frozenset[ObjectID] | None:
+        """Return the packset that a record names, None when it cannot be read."""
         try:
             return self._refs.read_packset(target.packset)
         except ReplicateError as exc:
-            self._findings.affect(self._findings.add("packset", target.key, exc.message), target)
+            self.is_complete = False
+            self._findings.affect(self._why_unreadable(target, exc), target)
+            return None
+
+    def _why_unreadable(self, target: Target, exc: ReplicateError) -> str:
+        """Return where the damage is because of which a packset cannot be read: the pack that it lies in."""
         at = target.packset.at
-        return frozenset([at.pack]) if at else frozenset()
+        assert at is not None  # else the record holds it
+        key = pack_key(at.pack)
+        if at.pack not in self._keys.sizes:
+            self._keys.list_packs_again(self._transport)
+        size = self._keys.sizes.get(at.pack)
+        if size is None:
+            return self._findings.add("pack-missing", key, f"pack {at.pack.hex()} is not in the store")
+        if at.offset + at.length > size:
+            why = f"pack {at.pack.hex()} is cut short: {size:,} bytes, and a packset in it ends later"
+            return self._findings.add("pack-size", key, why)
+        return self._findings.add("object" if isinstance(exc, CorruptionError) else "unreadable", key, exc.message, 1)
 
     def check(self, target: Target, packs: Set[ObjectID]) -> None:
         """Check the packs of one record."""
@@ -121,9 +149,11 @@ class Presence:
                 self._findings.affect(key, target)
 
 
-def _unreferenced(keys: Keys, referenced: Set[ObjectID]) -> list[Note]:
+def _unreferenced(keys: Keys, referenced: Set[ObjectID], *, is_known: bool) -> list[Note]:
     sizes = [size for pack, size in keys.sizes.items() if pack not in referenced]
     text = "packs that no checkpoint needs: left by saves that did not finish, or that are under way"
+    if not is_known:
+        text = "packs that are needed only by what is damaged above, or by no checkpoint: keep them"
     return [Note("unreferenced-packs", len(sizes), sum(sizes), text)] if sizes else []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from replicate.errors import CorruptionError, KeyNotFoundError, ReplicateError, StorageError
 from replicate.maintenance.report import Findings
@@ -73,6 +73,7 @@ class Packs:
         self.damaged: set[ObjectID] = set()
         self._bad: dict[ObjectID, frozenset[int]] = {}  # offsets of frames
         self._without_footer: set[ObjectID] = set()
+        self._read_whole: set[ObjectID] = set()
         self._entries: OrderedDict[ObjectID, frozenset[Entry]] = OrderedDict()
         self._kept = 0
 
@@ -82,15 +83,18 @@ class Packs:
         reporter.begin("checking packs", len(packs), sum(self._sizes[pack] for pack in packs))
         try:
             for pack in packs:
-                try:
-                    self._check_bytes(pack) if self._everything else self._check_footer(pack)
-                except StorageError as exc:
-                    self._lose(pack, "unreadable", exc.message)
-                except KeyNotFoundError:
-                    self._lose(pack, "pack-missing", f"pack {pack.hex()} was listed, but it is not there")
+                self._check(pack, self._check_bytes if self._everything else self._check_footer)
                 reporter.advance(1, self._sizes[pack])
         finally:
             reporter.finish()
+
+    def _check(self, pack: ObjectID, check: Callable[[ObjectID], None]) -> None:
+        try:
+            check(pack)
+        except StorageError as exc:
+            self._lose(pack, "unreadable", exc.message)
+        except KeyNotFoundError:
+            self._lose(pack, "pack-missing", f"pack {pack.hex()} was listed, but it is not there")
 
     def _check_footer(self, pack: ObjectID) -> None:
         try:
@@ -98,7 +102,13 @@ class Packs:
         except CorruptionError as exc:
             self._lose(pack, "pack-footer", exc.message)
 
+    def read_all(self, pack: ObjectID) -> None:
+        """Check every byte of a listed pack, if that was not done: it does not hold what a locator says of it."""
+        if pack not in self._read_whole:
+            self._check(pack, self._check_bytes)
+
     def _check_bytes(self, pack: ObjectID) -> None:
+        self._read_whole.add(pack)
         if self._sizes[pack] > MAX_PACK_BYTES:
             return self._check_footer(pack)
         entries, wrong, bad = examine(self._transport.get(pack_key(pack)), pack)

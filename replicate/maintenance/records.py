@@ -14,7 +14,7 @@ from replicate.objects.ids import ObjectID
 from replicate.objects.pack import pack_key
 from replicate.refs import CommitRecord, Record, RecordName, StartRecord, UnknownRecord
 from replicate.refs.catalogs import MAX_CATALOG_BYTES, decode_full, decode_heads
-from replicate.refs.names import CatalogName
+from replicate.refs.names import NO_SUBJECT, CatalogName
 from replicate.refs.records import MAGIC, MAX_RECORD_BYTES, decode_record
 from replicate.reporting import Reporter
 from replicate.repository import MARKER, MARKER_KEY, check_format
@@ -128,6 +128,7 @@ class Records:
         self._findings = findings
         self._broken: dict[str, _Broken] = {}
         self._gone: set[str] = set()
+        self._lacks_catalog = False
         self._commits: set[ObjectID] = set()
         self._parents: set[ObjectID] = set()
         self._roots: set[ObjectID] = set()
@@ -165,8 +166,8 @@ class Records:
             self._tell_gone()
         self._tell_broken()
         self._tell_rootless()
-        missing = len(self._parents - self._commits)
-        if missing:
+        missing = len(self._parents - self._commits - self._damaged_commits() - self._rootless.keys())
+        if missing and not self._lacks_catalog:
             text = "commits that others follow are not here: as it should be if only later ones were copied"
             self._findings.notes.append(Note("parents-elsewhere", missing, 0, text))
         for kind, count in sorted(self._unknown.items()):
@@ -199,7 +200,8 @@ class Records:
         for shard in sorted({*self._keys.records, *self._keys.catalogs}):
             folded: dict[str, bytes] = {}
             for name in self._keys.catalogs.get(shard, ()):
-                folded |= self._read_catalog(name)
+                found = self._read_catalog(name)
+                folded = found | folded if self._findings.knows(name.key) else folded | found
             for key in sorted({*self._keys.records.get(shard, ()), *folded}):
                 record = self._read_record(key, folded.get(key))
                 if record is not None:
@@ -209,7 +211,12 @@ class Records:
         try:
             data = self._transport.get(name.key, 0, MAX_CATALOG_BYTES + 1)
             if name.shard is not None:
-                return dict(decode_full(name, data).records)
+                catalog = decode_full(name, data)
+                other = next((key for key in catalog.records if not catalog.holds(key)), None)
+                if other is not None:
+                    why = f"catalog {name.key} is damaged: what it holds as {other} is something else"
+                    self._findings.add("catalog", name.key, why)
+                return dict(catalog.records)
             decode_heads(name, data)
         except KeyNotFoundError:
             self._gone.add(name.key)
@@ -217,6 +224,7 @@ class Records:
             self._findings.add("catalog", name.key, exc.message)
         except ReplicateError as exc:
             self._findings.add("unreadable", name.key, exc.message)
+        self._lacks_catalog |= name.shard is not None
         return {}
 
     def _read_record(self, key: str, body: bytes | None) -> Record | None:
@@ -265,7 +273,7 @@ class Records:
         cut_short = []
         for broken in self._broken.values():
             name = RecordName.parse(broken.key)
-            commit = ObjectID.parse(name.subject) if name.kind == "c" and name.subject != "-" else None
+            commit = ObjectID.parse(name.subject) if name.kind == "c" and name.subject != NO_SUBJECT else None
             if broken.is_cut_short and commit not in self._parents:
                 cut_short.append(broken)
                 continue
@@ -282,6 +290,11 @@ class Records:
             text = f"records are cut short, and no checkpoint follows them: the files can be deleted: {listed}"
             size = sum(one.size_bytes for one in cut_short)
             self._findings.notes.append(Note("torn-records", len(cut_short), size, text))
+
+    def _damaged_commits(self) -> set[ObjectID]:
+        """Return the commits of which a record is there, but cannot be read."""
+        names = map(RecordName.parse, self._broken)
+        return {ObjectID.parse(name.subject) for name in names if name.kind == "c" and name.subject != NO_SUBJECT}
 
     def _tell_rootless(self) -> None:
         for experiment, commits in self._rootless.items():

@@ -295,4 +295,8 @@ def _decode_alone(payload: memoryview, entry: Entry, where: str) -> Buffer | Non
         return None
     if entry.encoding == Encoding.ZSTD:
         return zstd.decompress(payload, entry.raw_length, where)
+    if entry.encoding == Encoding.PLANES:
+        from replicate.objects.codecs import planes  # loads numpy
+
+        return planes.decode(payload, entry.raw_length, where)
     return fill.decode(payload, entry.raw_length, where) if entry.encoding == Encoding.FILL else None

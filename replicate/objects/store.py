@@ -18,7 +18,7 @@ from replicate.errors import (
     ReplicateError,
     UnsupportedFormatError,
 )
-from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, concat, fill, patch, zstd
+from replicate.objects.codecs import BASED, MAX_RAW_BYTES, Encoding, base_id, concat, fill, patch, zstd
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
 from replicate.objects.ids import Kind, ObjectID, object_id
@@ -27,10 +27,12 @@ from replicate.objects.model import Commit, TreeEntry, decode_commit, decode_tre
 from replicate.objects.pack import Entry, Place, frame_payload, pack_key
 from replicate.transport import Transport
 
-_ZERO_DEPTH = (Encoding.RAW, Encoding.ZSTD, Encoding.FILL, Encoding.CONCAT)
+_WHOLE = frozenset(Encoding) - BASED - {Encoding.CONCAT}
+_WEIGHTS = (Encoding.PLANES, Encoding.DELTA, Encoding.CAST)
 _PATCHABLE = (Kind.BLOB, Kind.TREE)
 _ELSEWHERE = (CorruptionError, UnsupportedFormatError, ObjectNotFoundError)  # another copy may be sound
 _MAX_FRAMES = 1_024
+_MAX_WAITING_BYTES = 4 * MAX_RAW_BYTES
 _READ_AHEAD = 8 << 20
 _GAP = 64 << 10
 
@@ -64,8 +66,7 @@ class ObjectStore:
         places = self._places(tree, Kind.TREE)
         if any(place.entry.encoding != Encoding.PATCH for place in places):
             return PatchBase(tree, data)
-        payload = frame_payload(self._read_frame(places[0]), places[0].entry, f"pack {places[0].pack.hex()}")
-        base = patch.base_id(payload, place_name(places[0]))
+        base = base_id(self._read_payload(places[0]), place_name(places[0]))
         if all(place.entry.depth for place in self._locations.find(base)):
             return None  # another writer's: a patch on a patch
         return PatchBase(base, self.read(base, Kind.TREE))
@@ -212,8 +213,7 @@ class ObjectStore:
         where = place_name(place)
         if place.entry.depth:
             raise CorruptionError(f"{where} is damaged: a concat has depth 0", where=where)
-        payload = frame_payload(self._read_frame(place), place.entry, f"pack {place.pack.hex()}")
-        return concat.decode(payload, place.entry.raw_length, where)
+        return concat.decode(self._read_payload(place), place.entry.raw_length, where)
 
     def _read_frame(self, place: Place) -> memoryview:
         entry = place.entry
@@ -225,28 +225,39 @@ class ObjectStore:
                 f"object {entry.object_id.hex()} cannot be read: pack {place.pack.hex()} is missing", where=key
             ) from exc
 
+    def _read_payload(self, place: Place, read_frame: FrameReader | None = None) -> memoryview:
+        return frame_payload((read_frame or self._read_frame)(place), place.entry, f"pack {place.pack.hex()}")
+
     def _decode(self, place: Place, kind: Kind, read_frame: FrameReader | None = None) -> bytes:
         """Return an object's bytes from one place, verified by its id."""
         entry = place.entry
         where = place_name(place)
         check_entry(entry, kind, where)
-        payload = frame_payload((read_frame or self._read_frame)(place), entry, f"pack {place.pack.hex()}")
+        payload = self._read_payload(place, read_frame)
         if entry.encoding == Encoding.RAW:
             data = bytes(payload)
         elif entry.encoding == Encoding.ZSTD:
             data = zstd.decompress(payload, entry.raw_length, where)
         elif entry.encoding == Encoding.FILL:
             data = fill.decode(payload, entry.raw_length, where)
+        elif entry.encoding == Encoding.PLANES:
+            from replicate.objects.codecs import planes  # loads numpy
+
+            data = planes.decode(payload, entry.raw_length, where)
         else:
-            return self._decode_patch(place, kind, payload)
+            return self._decode_based(place, kind, payload)
         return _verified(data, place, kind)
 
-    def _decode_patch(self, place: Place, kind: Kind, payload: memoryview) -> bytes:
-        """Return what a patch stands for. Its base may be a patch too; each is of smaller depth, so this ends (I7).
+    def _decode_based(self, place: Place, kind: Kind, payload: memoryview) -> bytes:
+        """Return what a frame with a base stands for. The base may have one too, of smaller depth, so this ends (I7).
 
-        A base that cannot be read is tried at its other places. There is no recursion: depth may be 255.
+        A base that cannot be read is tried at its other places. There is no recursion: depth may be 255. Payloads that
+        wait for their bases are dropped when they are many, and read again.
         """
-        waiting = [(place, payload, self._base_places(place, kind, payload))]
+        held = len(payload)
+        waiting: list[tuple[Place, memoryview | None, Iterator[Place]]] = [
+            (place, payload, self._base_places(place, kind, payload))
+        ]
         failure: ReplicateError | None = None
         frames = 0
         while waiting:
@@ -259,26 +270,31 @@ class ObjectStore:
                 where = place_name(place)
                 raise CorruptionError(f"{where} is damaged: more than {_MAX_FRAMES:,} frames to decode", where=where)
             try:
-                if base.entry.encoding == Encoding.PATCH:
+                if base.entry.encoding in BASED:
                     check_entry(base.entry, kind, place_name(base))
-                    inner = frame_payload(self._read_frame(base), base.entry, f"pack {base.pack.hex()}")
-                    waiting.append((base, inner, self._base_places(base, kind, inner)))
+                    inner = self._read_payload(base)
+                    held += len(inner)
+                    kept = inner if held <= _MAX_WAITING_BYTES else None
+                    waiting.append((base, kept, self._base_places(base, kind, inner)))
                     continue
                 data = self._decode(base, kind)
                 while waiting:
-                    patched, payload, _ = waiting.pop()
-                    data = patch.decode(payload, patched.entry.raw_length, data, place_name(patched))
-                    data = _verified(data, patched, kind)
+                    based, waited, _ = waiting.pop()
+                    data = _apply(based, self._read_payload(based) if waited is None else waited, data)
+                    data = _verified(data, based, kind)
                 return data
             except _ELSEWHERE as exc:
                 failure = failure or exc
-        assert failure is not None  # each patch has a place for its base, or raises
+        assert failure is not None  # each frame has a place for its base, or raises
+        if isinstance(failure, CorruptionError) and place.entry.object_id.hex() not in failure.message:
+            message = f"{place_name(place)} cannot be read, for it builds on this: {failure.message}"
+            raise CorruptionError(message, where=failure.where) from failure
         raise failure
 
-    def _base_places(self, patched: Place, kind: Kind, payload: memoryview) -> Iterator[Place]:
-        """Return where the base of a patch lies at a smaller depth, the smallest first."""
-        where, depth = place_name(patched), patched.entry.depth
-        base = patch.base_id(payload, where)
+    def _base_places(self, based: Place, kind: Kind, payload: memoryview) -> Iterator[Place]:
+        """Return where the base of a frame lies at a smaller depth, the smallest first."""
+        where, depth = place_name(based), based.entry.depth
+        base = base_id(payload, where)
         places = [place for place in self._locations.find(base) if place.entry.kind == kind]
         lower = [place for place in places if place.entry.depth < depth and place.entry.encoding != Encoding.CONCAT]
         if places and not lower:
@@ -300,17 +316,30 @@ def check_entry(entry: Entry, kind: Kind, where: str) -> None:
         raise CorruptionError(f"{where} is damaged: it is not a {kind.name.lower()}", where=where)
     if entry.encoding == Encoding.CONCAT:
         raise CorruptionError(f"{where} is damaged: a list of chunks cannot stand here (I7)", where=where)
-    if entry.encoding not in (Encoding.RAW, Encoding.ZSTD, Encoding.FILL, Encoding.PATCH):
+    if entry.encoding not in _WHOLE and entry.encoding not in BASED:
         raise UnsupportedFormatError(
             f"{where} is stored in encoding {entry.encoding}, which this version does not know",
             hint="upgrade replicate",
         )
-    if (entry.depth == 0) != (entry.encoding in _ZERO_DEPTH):
+    if (entry.depth == 0) != (entry.encoding in _WHOLE):
         raise CorruptionError(f"{where} is damaged: depth {entry.depth} does not fit its encoding", where=where)
     if entry.encoding not in (Encoding.RAW, Encoding.ZSTD) and kind not in _PATCHABLE:
         raise CorruptionError(f"{where} is damaged: a {kind.name.lower()} is stored raw or as zstd", where=where)
+    if entry.encoding in _WEIGHTS and kind is not Kind.BLOB:
+        raise CorruptionError(f"{where} is damaged: only blobs are stored as weights are", where=where)
     if entry.raw_length > MAX_RAW_BYTES:
         raise CorruptionError(f"{where} is damaged: {entry.raw_length:,} bytes are too large", where=where)
+
+
+def _apply(place: Place, payload: memoryview, base: bytes) -> bytes:
+    """Return what the payload of a frame with a base stands for, given the base."""
+    raw_length, where = place.entry.raw_length, place_name(place)
+    if place.entry.encoding == Encoding.PATCH:
+        return patch.decode(payload, raw_length, base, where)
+    from replicate.objects.codecs import cast, delta  # load numpy
+
+    decode = delta.decode if place.entry.encoding == Encoding.DELTA else cast.decode
+    return decode(payload, raw_length, base, where)
 
 
 def _verified(data: bytes, place: Place, kind: Kind) -> bytes:

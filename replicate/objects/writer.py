@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from replicate.errors import ObjectNotFoundError
 from replicate.objects import canonical
-from replicate.objects.codecs import Encoding, concat, fill, patch, zstd
+from replicate.objects.codecs import BASED, Encoding, base_id, concat, fill, patch, zstd
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
 from replicate.objects.cutting import MAX_PIECE_BYTES, cut_fixed
@@ -456,9 +456,9 @@ def _reusable(transport: Transport, index: ObjectIndex, wanted: ObjectID) -> lis
 
 
 def _references(transport: Transport, place: Place) -> Iterator[ObjectID]:
-    """Yield what decoding the frame at `place` needs: the chunks of a concat, the base of a patch."""
+    """Yield what decoding the frame at `place` needs: the chunks of a concat, the base of what has one."""
     entry = place.entry
-    if entry.encoding not in (Encoding.CONCAT, Encoding.PATCH):
+    if entry.encoding != Encoding.CONCAT and entry.encoding not in BASED:
         return
     where = f"pack {place.pack.hex()}"
     frame = transport.get(pack_key(place.pack), entry.offset, entry.offset + entry.length)
@@ -466,7 +466,7 @@ def _references(transport: Transport, place: Place) -> Iterator[ObjectID]:
     if entry.encoding == Encoding.CONCAT:
         yield from (chunk.object_id for chunk in concat.decode(payload, entry.raw_length, where))
     else:
-        yield patch.base_id(payload, where)
+        yield base_id(payload, where)
 
 
 class _Turns:

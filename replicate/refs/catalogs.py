@@ -15,12 +15,55 @@ import zstandard
 from replicate.errors import CorruptionError, InvalidInputError
 from replicate.objects import canonical
 from replicate.objects.codecs import zstd
-from replicate.objects.ids import ID_BYTES, ObjectID, catalog_hash
-from replicate.refs.names import CatalogName, RecordName
+from replicate.objects.ids import ID_BYTES, ObjectID, catalog_hash, record_hash
+from replicate.refs.names import CatalogName, RecordName, is_session
 
 MAGIC = b"RPLCAT\x00\x01"
 MAX_CATALOG_BYTES = 64 << 20
 _LEVEL = 6
+
+# What the values of a heads catalog's entry are: a type, an array of one thing [one], or of several (one, another), a
+# map of these keys, {str: one} of any keys, or what a function is true for. Other keys are kept as they are.
+_PATHS = (int, [bytes])
+_CHECKPOINT: dict[Any, Any] = {
+    "id": ObjectID,
+    "seq": int,
+    "step": lambda step: step is None or type(step) is int,
+    "time": int,
+    "metrics": dict,
+    "files": int,
+    "bytes": int,
+    "new_bytes": int,
+}
+_OPTIONAL: dict[Any, Any] = {"primary_metric": (str, str), "unstable": _PATHS, "skipped": _PATHS}
+_ENTRY: dict[Any, Any] = {
+    "id": ObjectID,
+    "name": str,
+    "tags": [str],
+    "note": str,
+    "author": str,
+    "time": int,
+    "command": str,
+    "params": dict,
+    "files": int,
+    "bytes": int,
+    "primary_metric": (str, str),
+    "python": str,
+    "count": int,
+    "newest": int,
+    "metrics": [str],
+    "heads": [ObjectID],
+    "checkpoint_tags": [(ObjectID, [str])],
+    "latest": _CHECKPOINT,
+    "best": _CHECKPOINT,
+    "open": [(is_session, str, int, int)],
+    "end": str,
+    "ended": int,
+    "exception": str,
+    "removed": int,
+    "sessions": {str: int},
+    "others": [bytes],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +73,11 @@ class FullCatalog:
     name: CatalogName
     records: Mapping[str, bytes]
     replaces: frozenset[str]
+
+    def holds(self, key: str) -> bool:
+        """Tell whether it holds the record of a key, and not other bytes in its place."""
+        body = self.records.get(key)
+        return body is not None and record_hash(body) == RecordName.parse(key).record_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +158,33 @@ def decode_heads(name: CatalogName, data: bytes) -> HeadsCatalog:
         digest = entry.get("id") if isinstance(entry, dict) else None
         if type(digest) is not bytes or len(digest) != ID_BYTES:
             raise _damaged(name, "an experiment has no id")
+        for key, value in entry.items():
+            if key in _ENTRY and not _fits(value, _ENTRY[key]):
+                raise _damaged(name, f"{key} of experiment {digest.hex()} is not as it should be")
         experiments[ObjectID(digest)] = entry
     return HeadsCatalog(
         name, shards[0], shards[1], _keys(name, fields, "of"), _keys(name, fields, "replaces"), experiments
     )
+
+
+def _fits(value: Any, shape: Any) -> bool:
+    kind = type(shape)
+    if shape is ObjectID:
+        return type(value) is bytes and len(value) == ID_BYTES
+    if kind is type:
+        return type(value) is shape
+    if kind is list:
+        return type(value) is list and all(_fits(one, shape[0]) for one in value)
+    if kind is tuple:
+        return type(value) is list and len(value) == len(shape) and all(map(_fits, value, shape))
+    if kind is not dict:
+        return bool(shape(value))
+    if type(value) is not dict:
+        return False
+    if str in shape:
+        return all(_fits(one, shape[str]) for one in value.values())
+    given = {key: _OPTIONAL[key] for key in _OPTIONAL.keys() & value.keys()} | shape
+    return given.keys() <= value.keys() and all(_fits(value[key], one) for key, one in given.items())
 
 
 def _open(name: CatalogName, data: bytes) -> dict[str, Any]:

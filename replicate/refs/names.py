@@ -19,9 +19,9 @@ _CATALOG = re.compile(r"cat/(?:h|f~(?P<aa>[0-9a-f]{2}))~(?P<hash>[0-9a-f]{32})",
 _SESSION = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
-def is_session(text: str) -> bool:
-    """Tell whether a text names a session: 16 hex digits."""
-    return _SESSION.fullmatch(text) is not None
+def is_session(text: object) -> bool:
+    """Tell whether something is text that names a session: 16 hex digits."""
+    return isinstance(text, str) and _SESSION.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class RefStore:
             try:
                 name = CatalogName.parse(info.key)
             except CorruptionError as exc:
-                self._tell(info.key, exc)
+                self.tell(info.key, exc)
                 continue
             if name.shard is None:
                 heads.append(info.key)
@@ -113,7 +113,9 @@ class RefStore:
             if catalog is None:
                 missing.append(key)
             elif key not in self._damaged:
-                bodies.update(catalog.records)
+                known = bodies.keys() & catalog.records.keys()
+                other = [one for one in known if bodies[one] != catalog.records[one] and not catalog.holds(one)]
+                bodies |= {**catalog.records, **{one: bodies[one] for one in other}}
                 replaced |= catalog.replaces
         return bodies, [key for key in missing if key not in replaced and key not in self._damaged]
 
@@ -125,7 +127,7 @@ class RefStore:
         try:
             catalog = decode_full(CatalogName.parse(key), self._transport.get(key, 0, MAX_CATALOG_BYTES + 1))
         except CorruptionError as exc:
-            self._tell(key, exc)
+            self.tell(key, exc)
             return None
         except KeyNotFoundError:
             return None
@@ -140,7 +142,7 @@ class RefStore:
             try:
                 yield decode_heads(CatalogName.parse(key), self._transport.get(key, 0, MAX_CATALOG_BYTES + 1))
             except CorruptionError as exc:
-                self._tell(key, exc)
+                self.tell(key, exc)
             except KeyNotFoundError:
                 continue
 
@@ -167,22 +169,35 @@ class RefStore:
             return known
         try:
             name = RecordName.parse(key)
-            data = self._transport.get(key, 0, MAX_RECORD_BYTES + 1) if body is None else body
-            record = decode_record(name, data)
+            record = self._get(name) if body is None else self._unfold(name, body)
         except CorruptionError as exc:
-            self._tell(key, exc)
+            self.tell(key, exc)
             return None
         except KeyNotFoundError:  # folded or collected since the listing
             return None
         self._read[key] = record
         return record
 
+    def _get(self, name: RecordName) -> Record:
+        return decode_record(name, self._transport.get(name.key, 0, MAX_RECORD_BYTES + 1))
+
+    def _unfold(self, name: RecordName, body: bytes) -> Record:
+        """Return the record that a catalog holds; if that is damaged, the one that lies under its own key."""
+        try:
+            return decode_record(name, body)
+        except CorruptionError as exc:
+            try:
+                return self._get(name)
+            except KeyNotFoundError:
+                raise exc from None
+
     def tell_missing(self, keys: Iterable[str]) -> None:
         """Report keys that were listed, but were not there, twice."""
         for key in keys:
-            self._tell(key, CorruptionError(f"{key} is listed, but it is not in the store", where=key))
+            self.tell(key, CorruptionError(f"{key} is listed, but it is not in the store", where=key))
 
-    def _tell(self, key: str, error: CorruptionError) -> None:
+    def tell(self, key: str, error: CorruptionError) -> None:
+        """Report what is wrong with a key, once."""
         if key not in self._damaged:
             self._damaged.add(key)
             self._on_damage(error)

@@ -179,7 +179,7 @@ class Checkout:
             entry = find_entry(self._objects, tree, path)
             if entry is None:
                 raise PathNotFoundError(
-                    f"the checkpoint has no {os.fsdecode(path)!r}", hint="`replicate ls-tree -r ID` lists its files"
+                    f"the checkpoint has no {os.fsdecode(path)!r}", hint="checkpoint.files() lists its files"
                 )
             above = b""
             for name in path.split(b"/")[:-1]:
@@ -300,7 +300,8 @@ class Checkout:
         return WorktreeModifiedError(
             f"{shown} {verb} changes that are in no checkpoint; nothing was written",
             paths=names,
-            hint="save them with `replicate checkpoint`, restore elsewhere with -o DIR, or overwrite with -f",
+            hint="save them with `replicate checkpoint --name before`, restore elsewhere with -o DIR, "
+            "or overwrite with -f",
         )
 
     # -- writing -------------------------------------------------------------------------------------------------

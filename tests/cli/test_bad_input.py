@@ -369,8 +369,8 @@ class Unstorable:
         ({1: 2.0}, "metrics has the name 1, a int; names are text", None),
         ({"": 2.0}, "metrics has an empty name", None),
         ({None: 2.0}, "metrics has the name None, a NoneType; names are text", None),
-        ([("loss", 1)], "metrics is a list; it must be a mapping of names to values", None),
-        ("loss=1", "metrics is a str; it must be a mapping of names to values", None),
+        ([("loss", 1)], "metrics is of type list; it must be a mapping of names to values", None),
+        ("loss=1", "metrics is of type str; it must be a mapping of names to values", None),
         (
             {"loss": 1 << 64},
             "metrics['loss'] is 18446744073709551616, which does not fit into 64 bits",

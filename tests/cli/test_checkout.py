@@ -146,18 +146,60 @@ def test_only_the_named_paths_are_restored(
     assert result.code == 0
 
 
-def test_paths_are_those_in_the_commit_whatever_the_current_folder(
-    shell: Shell, deep: SampleProject, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("path", "restored"),
+    [
+        ("deep/c.txt", "src/deep/c.txt"),
+        (".", "src/deep/c.txt"),
+        ("../data/b.txt", "data/b.txt"),
+        ("data/a.txt", "data/a.txt"),
+        ("{root}/data/a.txt", "data/a.txt"),
+    ],
+)
+def test_paths_are_relative_to_the_current_folder_or_else_to_the_project(
+    shell: Shell, deep: SampleProject, monkeypatch: pytest.MonkeyPatch, path: str, restored: str
 ) -> None:
     monkeypatch.chdir(deep.root / "src")
-    assert shell("checkout", "-q", "deep@start", "data/a.txt").code == 0
+    assert shell("checkout", "-q", "deep@start", path.format(root=deep.root)).code == 0
+    assert {path for path in paths_of(deep.root) if path.endswith(".txt")} == {restored}
+
+
+def test_a_path_means_that_in_the_current_folder_when_the_project_has_one_too(
+    shell: Shell, project: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("sub/train.py", "sub\n")
+    project.begin({}, name="two").end("finished")
+    (project.root / "train.py").unlink()
+    (project.root / "sub/train.py").unlink()
+    monkeypatch.chdir(project.root / "sub")
+    assert shell("checkout", "-q", "two@start", "train.py").code == 0
+    assert (project.root / "sub/train.py").exists()
+    assert not (project.root / "train.py").exists()
+
+
+def test_outside_of_the_project_paths_are_relative_to_it(
+    shell: Shell, deep: SampleProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shell("-D", "project", "checkout", "-q", "deep@start", "data/a.txt").code == 0
     assert read(deep.root / "data" / "a.txt") == "data/a.txt"
 
 
+def test_what_was_restored_is_named_and_not_said_to_be_checked_out(
+    shell: Shell, deep: SampleProject, tmp_path: Path
+) -> None:
+    short = deep.experiment().experiment_id.short
+    result = shell("checkout", "deep@start", "data/a.txt", "src")
+    assert result.err.startswith(f"restored data/a.txt, src from {short} (start) · 2 files written, 24 B · ")
+    result = shell("checkout", "deep@start", "data", "src", "train.py", "replicate.yaml", "-o", str(tmp_path / "out"))
+    assert result.err.startswith(f"restored data, src, train.py and 1 more from {short} (start) into {tmp_path}/out · ")
+
+
 def test_a_path_that_is_not_in_the_checkpoint_is_refused_and_nothing_written(shell: Shell, deep: SampleProject) -> None:
+    short = deep.experiment().experiment_id.short
     shell.fails(
         3,
-        "error: the checkpoint has no 'data/c.txt'\nhint: `replicate ls-tree -r ID` lists its files\n",
+        f"error: {short} has no 'data/c.txt'\nhint: `replicate ls-tree -r {short}` lists its files\n",
         *("checkout", "deep@start", "data/a.txt", "data/c.txt"),
     )
     assert not (deep.root / "data" / "a.txt").exists()
@@ -183,7 +225,7 @@ def test_restoring_some_paths_does_not_change_what_status_compares_with(shell: S
 
 REFUSED = (
     "error: {} changes that are in no checkpoint; nothing was written\n"
-    "hint: save them with `replicate checkpoint`, restore elsewhere with -o DIR, or overwrite with -f\n"
+    "hint: save them with `replicate checkpoint --name before`, restore elsewhere with -o DIR, or overwrite with -f\n"
 )
 
 

@@ -54,7 +54,7 @@ def changed(project: SampleProject) -> Changed:
 
 def test_two_checkpoints_are_compared(shell: Shell, changed: Changed) -> None:
     result = shell("diff", changed.first, changed.second)
-    assert result.lines == [
+    assert result.raw.decode(errors="replace").splitlines() == [
         f"Comparing {changed.first} (step 0 of {changed.experiment} one) with "
         f"{changed.second} (step 1 of {changed.experiment} one)",
         "",
@@ -71,6 +71,18 @@ def test_two_checkpoints_are_compared(shell: Shell, changed: Changed) -> None:
         "           M  train.py   +1  −1",
         "           …  1 file equal",
         "",
+        "--- /dev/null",
+        "+++ b/größe.txt",
+        "@@ -0,0 +1 @@",
+        "+gr��e",
+        "\\ No newline at end of file",
+        "",
+        "--- /dev/null",
+        "+++ b/link",
+        "@@ -0,0 +1 @@",
+        "+train.py",
+        "\\ No newline at end of file",
+        "",
         "--- a/train.py",
         "+++ b/train.py",
         "@@ -2,4 +2,4 @@ import x",
@@ -79,6 +91,8 @@ def test_two_checkpoints_are_compared(shell: Shell, changed: Changed) -> None:
         " def train():",
         "-    return 1",
         "+    return 2",
+        "",
+        "-p shows the text of 1 more file",
     ]
     assert (result.err, result.code) == ("", 0)
 
@@ -95,6 +109,12 @@ def test_experiments_are_compared_by_their_best_checkpoints(shell: Shell, vision
         "           loss  0.25 → 0.75  +200.0 %",
         "files      M  model.bin  +1  −1",
         "           …  2 files equal",
+        "",
+        "--- a/model.bin",
+        "+++ b/model.bin",
+        "@@ -1 +1 @@",
+        "-baseline 1",
+        "+warmup",
     ]
     assert result.err == NOTICES.format(
         baseline=baseline.short, best=baseline.ids[1][:7], warmup=warmup.short, only=warmup.ids[0][:7]
@@ -126,7 +146,10 @@ def test_one_revision_is_compared_with_the_worktree(shell: Shell, vision: Vision
 
 def test_the_start_of_an_experiment_is_called_so(shell: Shell, vision: Vision) -> None:
     line = shell("diff", "baseline@start", "warmup@start").lines[0]
-    assert line == f"Comparing {vision.baseline.short} (start baseline) with {vision.warmup.short} (start warmup)"
+    assert line == (
+        f"Comparing {vision.baseline.short} (start of {vision.baseline.short} baseline) with "
+        f"{vision.warmup.short} (start of {vision.warmup.short} warmup)"
+    )
 
 
 def test_equal_commits_have_no_differences(shell: Shell, vision: Vision) -> None:
@@ -151,7 +174,7 @@ def test_values_that_look_alike_are_shown_in_full(shell: Shell, project: SampleP
         "metrics    loss  0.12345678 → 0.12345679        +8e-06 %",
         "           none  None → 'none'",
         "           text  …xxxxxxxxxxa' → …xxxxxxxxxxb'",
-        "           …  2 files equal",
+        "files      …  2 files equal",
     ]
 
 
@@ -172,7 +195,7 @@ def test_many_packages_are_counted_and_those_imported_come_first(shell: Shell, p
         "           …  10 more, --json lists all",
         "git        commit  1111111 → 2222222",
         "           dirty   no → yes",
-        "           …  2 files equal",
+        "files      …  2 files equal",
     ]
 
 
@@ -194,8 +217,7 @@ def test_many_files_are_counted_and_stat_lists_them(shell: Shell, project: Sampl
         project.write(f"data/{number:02}.csv", "1\n")
     project.save(session)
     lines = shell("diff", "latest~1", "latest").lines
-    assert lines[-1] == "           …  10 more, --stat lists all"
-    assert len(lines) == 2 + 50 + 1
+    assert lines[2 + 50] == "           …  10 more, --stat lists all"
     assert shell("diff", "latest~1", "latest", "--stat").lines[-1] == "60 files, +60 −0"
 
 
@@ -352,17 +374,70 @@ def test_lines_fit_the_terminal_but_code_is_whole(shell: Shell, changed: Changed
     assert "+y = " + "1 + " * 30 + "1" in lines[at:]
 
 
-def test_long_text_is_cut_and_only_code_is_shown(shell: Shell, project: SampleProject) -> None:
-    project.write("gone.py", "1\n")
+def test_long_text_is_cut(shell: Shell, project: SampleProject) -> None:
     project.begin({}, name="one")
-    (project.root / "gone.py").unlink()
     project.write("big.py", "".join(f"{number}\n" for number in range(500)))
-    project.write("data.csv", "1\n")
+    assert shell("diff").lines[-1] == "… 303 lines more, -p shows them"
+    for form in ("-p", "--exit-code"):
+        lines = shell("diff", form, "--", "big.py").lines
+        assert len([line for line in lines if line.startswith("+")]) == 501
+
+
+def test_the_text_of_small_files_is_shown_whatever_they_are(shell: Shell, project: SampleProject) -> None:
+    for name in ("config.json", "table.csv", "notes.txt", "model.cfg", "LICENSE"):
+        project.write(name, "old\n")
+    project.begin({}, name="one")
+    for name in ("config.json", "table.csv", "notes.txt", "model.cfg", "LICENSE"):
+        project.write(name, "new\n")
     lines = shell("diff").lines
-    assert lines[-1] == "… 303 lines more, -p shows them"
-    assert not any("data.csv" in line for line in lines[6:])
-    assert any("data.csv" in line for line in shell("diff", "-p").lines)
-    assert len([line for line in shell("diff", "-p", "--", "big.py").lines if line.startswith("+")]) == 501
+    assert [line for line in lines if line.startswith("+++")] == [
+        *("+++ b/LICENSE", "+++ b/config.json", "+++ b/model.cfg", "+++ b/notes.txt", "+++ b/table.csv"),
+    ]
+    assert lines.count("+new") == 5
+    assert lines[-1] == "+new"
+
+
+def test_text_that_is_left_out_is_told_of_and_shown_when_its_file_is_named(
+    shell: Shell, project: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("folder/gone.py", "1\n")
+    project.write("wide.json", "1" * 66_000)
+    project.begin({}, name="one")
+    (project.root / "folder/gone.py").unlink()
+    project.write("wide.json", "2" * 66_000)
+    project.write("long.csv", "".join(f"{number}\n" for number in range(198)))
+    lines = shell("diff").lines
+    assert lines[-2:] == ["", "-p shows the text of 3 more files"]
+    assert not any(line.startswith("+++") for line in lines)
+    for name, text in (("long.csv", "+197"), ("wide.json", "+" + "2" * 66_000), ("folder/gone.py", "-1")):
+        assert text in shell("diff", "--", name).lines
+    assert shell("diff", "--", "folder").lines[-1] == "-p shows the text of 1 more file"
+    project.write("long.csv", "".join(f"{number}\n" for number in range(197)))
+    assert shell("diff").lines[-1] == "-p shows the text of 2 more files"
+
+
+def test_paths_are_relative_to_the_current_folder_or_else_to_the_project(
+    shell: Shell, project: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("sub/train.py", "sub\n")
+    project.write("sub/gone.py", "gone\n")
+    project.begin({}, name="one").end("finished")
+    project.write("train.py", "other\n")
+    project.write("sub/train.py", "other\n")
+    (project.root / "sub/gone.py").unlink()
+    monkeypatch.chdir(project.root / "sub")
+    for paths, names in (
+        (["train.py"], ["sub/train.py"]),
+        (["gone.py"], ["sub/gone.py"]),
+        (["sub/gone.py"], ["sub/gone.py"]),
+        (["../train.py"], ["train.py"]),
+        (["."], ["sub/gone.py", "sub/train.py"]),
+        ([], ["sub/gone.py", "sub/train.py", "train.py"]),
+    ):
+        assert shell("diff", "--name-only", "--", *paths).lines == names
+    assert shell("checkpoint", "-q").code == 0
+    assert shell("diff", "one@start", "latest", "--name-only", "--", "train.py").lines == ["sub/train.py"]
+    assert shell("diff", "--", "nothing.py").err.startswith("error: neither ")
 
 
 # -- bad input
@@ -391,8 +466,7 @@ def test_what_is_not_there_cannot_be_compared(shell: Shell, vision: Vision) -> N
     )
     shell.fails(
         3,
-        f"error: neither {best} nor the worktree has 'nothing'\n"
-        f"hint: `replicate ls-tree -r {best}` lists files; paths are relative to the project\n",
+        f"error: neither {best} nor the worktree has 'nothing'\nhint: `replicate ls-tree -r {best}` lists files\n",
         *("diff", "baseline@best", "--", "nothing"),
     )
     shell.fails(

@@ -11,7 +11,13 @@ from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
 from tests.projects import SampleProject, reads_everything, store_files
 
-FINE = re.compile(r"2 experiments, 4 checkpoints, \d+ packs \([\d.]+ KB\): no damage · \d+ ms\n")
+FINE = re.compile(r"2 experiments, 4 checkpoints, \d+ packs \([\d.]+ KB\): no damage(.*) · \d+ ms\n")
+UNREAD = {
+    "0": " found · packs were not looked for, and the bytes of files not read, --full reads them",
+    "1": " found · packs were not looked into, and the bytes of files not read, --full reads them",
+    "2": " found · the bytes of files were not read, --full reads them",
+    "4": "",
+}
 
 
 def pack_of(vision: Vision, number: int) -> Path:
@@ -38,17 +44,21 @@ def place_of(vision: Vision, number: int, content: bytes) -> int:
 )
 def test_a_sound_store_takes_one_line(shell: Shell, vision: Vision, options: list[str]) -> None:
     result = shell("fsck", *options)
-    assert (bool(FINE.fullmatch(result.out)), result.err, result.code) == (True, "", 0)
+    found = FINE.fullmatch(result.out)
+    assert found is not None
+    level = "4" if "--full" in options else (options or ["2"])[-1]
+    assert (found[1], result.err, result.code) == (UNREAD[level], "", 0)
 
 
 def test_a_store_that_does_not_exist_yet_is_sound(shell: Shell, project: SampleProject) -> None:
-    assert shell("fsck").out.startswith("0 experiments, 0 checkpoints, 0 packs (0 B): no damage · ")
+    assert shell("fsck").out.startswith("0 experiments, 0 checkpoints, 0 packs (0 B): no damage found · ")
 
 
 def test_damage_is_told_with_what_it_affects_and_what_to_do(shell: Shell, vision: Vision) -> None:
     path = pack_of(vision, 1)
     alter(path, place_of(vision, 1, b"baseline 1\n"))
-    assert shell("fsck").code == 0  # which looks into no file
+    result = shell("fsck")  # which looks into no file, and says so
+    assert (result.code, UNREAD["2"] in result.out) == (0, True)
     result = shell("fsck", "--full")
     key = path.relative_to(vision.project.store)
     assert result.lines[1:4] == [
@@ -188,6 +198,29 @@ def test_a_level_that_there_is_not_is_a_usage_error(shell: Shell, project: Sampl
     result = shell("fsck", "--level", "3")
     assert (result.code, result.out) == (2, "")
     assert "'3' is not one of '0', '1', '2', '4'" in result.err
+
+
+def test_full_and_another_level_is_a_usage_error(shell: Shell, vision: Vision) -> None:
+    shell.fails(
+        2,
+        "error: --full is --level 4; it does not go with --level 0\nhint: see `replicate fsck --help`\n",
+        *("fsck", "--full", "--level", "0"),
+    )
+    assert shell("fsck", "--full", "--level", "4").code == 0
+
+
+def test_packs_that_are_cut_short_are_all_that_is_told(shell: Shell, vision: Vision) -> None:
+    for number in (0, 1, 3):
+        path = pack_of(vision, number)
+        path.chmod(0o644)
+        os.truncate(path, 50)
+    keys = sorted(str(pack_of(vision, number).relative_to(vision.project.store)) for number in (0, 1, 3))
+    result = shell("fsck")
+    assert [line for line in result.lines if line.startswith("  where")] == [f"  where    {key}" for key in keys]
+    assert [line for line in result.lines if line.startswith("  do")] == [
+        f"  do       copy {key} from another copy of the store" for key in keys
+    ]
+    assert ": 3 places damaged · the bytes of files were not read, --full reads them · " in result.lines[-1]
 
 
 def test_names_from_a_store_are_printed_safely(shell: Shell, vision: Vision) -> None:

@@ -139,7 +139,34 @@ def test_on_a_terminal_rows_fit_and_metrics_make_room(shell: Shell, project: Sam
     shell.widen(80)
     result = shell("log", "many")
     assert max(map(columns, result.lines)) <= 80
-    assert result.rows[3][3:8] == ["metric0", "0", "metric1", "1", "…"]
+    assert result.rows[3][3:] == [
+        "metric0",
+        "0",
+        "metric1",
+        "1",
+        "metric2",
+        "2",
+        "metric3",
+        "3",
+        "…",
+        "2",
+        "hours",
+        "ago",
+    ]
+
+
+def test_on_a_terminal_sizes_go_before_metrics_and_one_metric_stays(shell: Shell, project: SampleProject) -> None:
+    session = project.begin({}, name="a-name-that-is-quite-long", primary_metric=("loss", "minimize"))
+    project.save(session, step=0, metrics={"loss": 0.5, "accuracy": 0.25})
+    session.end("finished")
+    shell.widen(110)
+    assert shell("log").rows[0][-8:] == ["2", "hours", "ago", "35", "B", "0", "B", "new"]
+    shell.widen(95)
+    assert shell("log").rows[0][6:] == ["loss", "0.5", "accuracy", "0.25", "2", "hours", "ago"]
+    shell.widen(80)
+    assert shell("log").rows[0][6:] == ["loss", "0.5", "…", "2", "hours", "ago"]
+    shell.widen(70)
+    assert shell("log").rows[0][6:] == ["loss", "0.5", "…"]
 
 
 def test_on_a_terminal_long_lines_of_the_title_are_cut(shell: Shell, project: SampleProject) -> None:

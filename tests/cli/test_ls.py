@@ -110,7 +110,10 @@ def test_host_and_user_are_shown_when_there_are_several(shell: Shell, project: S
 
 def test_a_fork_is_told_of(shell: Shell, vision: Vision) -> None:
     assert shell("checkpoint", "-q", "-e", vision.baseline.ids[0]).code == 0
-    assert shell("ls").err.endswith(" · 1 forked, see `replicate log`\n")
+    result = shell("ls")
+    assert "finished, forked" in result.lines[-1]
+    assert result.out.count("forked") == 1
+    assert result.err.endswith(f" · 1 forked, see `replicate log {vision.baseline.short}`\n")
 
 
 def test_names_in_wide_characters_keep_the_columns_in_line(shell: Shell, project: SampleProject) -> None:
@@ -160,6 +163,39 @@ def test_the_widest_params_go_first_and_are_named(shell: Shell, many_params: Sam
     assert "PARAMA" in result.out
     assert result.err.startswith("2 experiments · no room for note, ")
     assert result.err.endswith(": --all shows all\n")
+
+
+@pytest.fixture
+def sweep(project: SampleProject) -> SampleProject:
+    """Two experiments with 22 params that all differ, and two metrics."""
+    for number in (1, 2):
+        params = {f"param{at:02}": f"v{number}" + "0" * at for at in range(22)}
+        session = project.begin(params, name=f"number{number}", primary_metric=("loss", "minimize"))
+        project.save(session, step=1, metrics={"loss": 0.5, "accuracy": number / 4})
+        session.end("finished")
+    return project
+
+
+def test_of_very_many_params_some_are_shown_all_the_same(shell: Shell, sweep: SampleProject) -> None:
+    shell.widen(80)
+    result = shell("ls")
+    assert result.rows[0] == ["EXPERIMENT", "NAME", "STATUS", "PARAM00", "PARAM01", "PARAM02", "BEST", "LOSS"]
+    assert result.err.startswith("2 experiments · no room for param21, param20, param19 and 18 more: --all shows all")
+
+
+def test_what_is_filtered_and_sorted_by_comes_first_and_stays(shell: Shell, sweep: SampleProject) -> None:
+    for width in (80, 76):
+        shell.widen(width)
+        rows = shell("ls", "-s", "accuracy-desc", "-f", "param20 != none", "-f", "step = 1").rows
+        at = rows[0].index("STATUS") + 1
+        assert rows[0][at : at + 2] == ["ACCURACY", "PARAM20"]
+        assert rows[0][-1] == "LATEST"
+        assert rows[1][at - 1 : at + 1] == ["finished", "0.5"]
+
+
+def test_a_param_that_is_equal_everywhere_is_shown_when_it_is_filtered_by(shell: Shell, vision: Vision) -> None:
+    assert shell("ls", "-f", "model = resnet").rows[0][4:6] == ["MODEL", "LR"]
+    assert shell("ls", "-f", "tag != golden", "-f", "los != 3").rows[0] == shell("ls").rows[0]
 
 
 def test_wide_params_are_made_narrower_before_any_goes(shell: Shell, project: SampleProject) -> None:

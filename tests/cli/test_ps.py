@@ -293,3 +293,11 @@ def test_the_experiment_of_this_process_is_running(shell: Shell, project: Sample
     assert [one["id"] for one in shell("ps", "--json").json] == [experiment.id]
     experiment.stop()
     assert shell("ps").code == 1
+
+
+def test_a_process_whose_experiment_was_removed_still_runs(shell: Shell, train: Train) -> None:
+    training = train()
+    shell("rm", "-f", training.id)
+    assert statuses(shell) == [("running, removed", None)]
+    assert training.go_on() == 0
+    assert statuses(shell, "-a") == []

@@ -11,7 +11,7 @@ from replicate.capture import Capture
 from replicate.text import columns
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
-from tests.projects import SampleProject
+from tests.projects import SampleProject, run_script, store_files
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +207,66 @@ def test_the_command_is_shown_whole_on_a_terminal(
     assert max(map(columns, shell("show", "long").lines)) > 100
 
 
+def test_params_and_packages_fit_the_terminal(
+    shell: Shell, project: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [{"name": f"package{number}", "version": "1.2.3", "imported": True} for number in range(8)]
+    captured = Capture({}, {b"packages.json": json.dumps(listed).encode()}, "python train.py", "me@here")
+    monkeypatch.setattr("tests.projects.CAPTURE", captured)
+    project.begin({"text": "x" * 100}, name="wide").end("finished")
+    shell.widen(50)
+    lines = shell("show", "wide").lines[1:]
+    assert max(map(columns, lines)) == 50
+    assert lines[-1] == f"  text  {'x' * 41}…"
+    packages = " ".join(" ".join(lines).partition("packages")[2].partition("files")[0].split())
+    assert packages == ", ".join(f"package{number} 1.2.3" for number in range(8))
+    assert shell("show", "wide", "--all").lines[-1] == f"  text  {'x' * 100}"
+
+
+def test_how_an_experiment_was_stopped_is_told(shell: Shell, project: SampleProject) -> None:
+    def status(name: str) -> str:
+        (line,) = [line for line in shell("show", name).lines if line.startswith("  status")]
+        return " ".join(line.split()[1:])
+
+    project.begin({}, name="interrupted").end("stopped", KeyboardInterrupt(), 130)
+    project.begin({}, name="ended").end("stopped")
+    killed = "import os, replicate; replicate.init(name='killed'); os.kill(os.getpid(), 9)"
+    assert run_script(project.root, killed).returncode == -9
+    assert [status(name) for name in ("interrupted", "ended", "killed")] == [
+        "stopped · interrupted",
+        "stopped",
+        "stopped · no end was recorded: it was killed, or the machine went down",
+    ]
+
+
+def test_an_experiment_that_was_resumed_shows_every_other_command(
+    shell: Shell, project: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resume(command: str) -> None:
+        started = Capture({"command": command}, {}, command, "me@here")
+        monkeypatch.setattr("tests.projects.CAPTURE", started)
+        project.resume().end("finished")
+
+    def commands(*options: str) -> list[str]:
+        lines = [" ".join(line.split()) for line in shell("show", "long", *options).lines]
+        return lines[[line[:8] for line in lines].index("duration") + 1 : lines.index("author me on here")]
+
+    session = project.begin({}, name="long")
+    project.save(session, (), step=0)
+    session.end("finished")
+    for command in ("python train.py", "python train.py --more", "python train.py --more"):
+        resume(command)
+    assert commands() == ["command python train.py", "then python train.py --more"]
+    for number in range(6):
+        resume(f"python train.py {number}")
+    assert commands() == [
+        "command python train.py",
+        "… 3 more, --all shows them",
+        *(f"then python train.py {number}" for number in range(2, 6)),
+    ]
+    assert len(commands("--all")) == 8
+
+
 ODD = {
     "git": {"commit": 5, "branch": "\x1b[2J", "dirty": True, "remote": ["x"]},
     "cpu": {"model": "\x1b[31m"},
@@ -363,3 +423,32 @@ def test_a_path_that_is_not_there_is_refused(shell: Shell, vision: Vision) -> No
 
 def test_show_needs_a_revision(shell: Shell, vision: Vision) -> None:
     shell.fails(2, "error: missing argument 'REVISION'\nhint: see `replicate show --help`\n", "show")
+
+
+@pytest.mark.parametrize("seq", [0, 1])
+@pytest.mark.parametrize("command", ["show", "log"])
+def test_what_is_listed_but_damaged_is_told_as_such(shell: Shell, vision: Vision, command: str, seq: int) -> None:
+    """`ls` knows what is in this machine's cache, and reads no record again."""
+    assert shell("ls").code == 0
+    path = next(
+        one
+        for one in store_files(vision.project.store, "refs")
+        if f"{vision.baseline.id}~{seq:08}~" in one.name and "~c~" in one.name
+    )
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    baseline, lost = vision.baseline.short, vision.baseline.ids[0]
+    expected = {
+        0: dict.fromkeys(("baseline", baseline, baseline[:4], lost), f"the records of experiment {baseline}"),
+        1: dict.fromkeys((lost, lost[:7], "baseline@best~1"), f"the record of checkpoint {lost[:7]}"),
+    }
+    for revision, what in expected[seq].items():
+        result = shell(command, revision)
+        assert result.err.splitlines()[-2:] == [
+            f"error: {what} cannot be read",
+            "hint: `replicate fsck` tells what is damaged",
+        ]
+        assert (result.code, result.out) == (5, "")
+    if seq:
+        path.unlink()
+        assert shell(command, lost).code == 3

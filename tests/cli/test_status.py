@@ -14,8 +14,8 @@ from tests.projects import SampleProject
 def test_a_worktree_as_saved_has_no_changes(shell: Shell, vision: Vision) -> None:
     result = shell("status")
     assert result.lines == [
-        "repository  .replicate         2 experiments",
-        f"worktree    {vision.warmup.ids[0][:7]} (step 10)  no changes",
+        "repository  .replicate, 2 experiments",
+        f"worktree    {vision.warmup.ids[0][:7]} (step 10 of {vision.warmup.short} warmup), no changes",
     ]
     assert (result.err, result.code) == ("", 0)
 
@@ -27,7 +27,7 @@ def test_changes_are_listed_with_their_letter(shell: Shell, vision: Vision) -> N
     (project.root / "empty").mkdir()
     (project.root / "model.bin").unlink()
     result = shell("status")
-    assert result.lines[1].endswith(" (step 10)  with changes")
+    assert result.lines[1].endswith(" warmup), with changes")
     assert result.lines[2:] == [
         "            A  empty",
         "            D  model.bin",
@@ -78,7 +78,7 @@ def test_a_running_experiment_is_named(shell: Shell, project: SampleProject) -> 
 
 def test_a_project_without_a_save_says_so(shell: Shell, project: SampleProject) -> None:
     result = shell("status")
-    assert result.lines == ["repository  .replicate     0 experiments", "worktree    not saved yet"]
+    assert result.lines == ["repository  .replicate, 0 experiments", "worktree    not saved yet"]
     assert not (project.root / ".replicate").exists()
 
 
@@ -88,27 +88,42 @@ def test_a_store_that_was_copied_holds_nothing_of_this_worktree_yet(
     shutil.copytree(vision.project.root, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     assert shell("status").lines == [
-        "repository  .replicate                         2 experiments",
+        "repository  .replicate, 2 experiments",
         "worktree    not saved or checked out here yet",
     ]
     assert shell("checkout", "-q", "latest").code == 0
-    assert shell("status").lines[1].endswith(" (step 10)  no changes")
+    assert shell("status").lines[1].endswith(" warmup), no changes")
 
 
 def test_an_experiment_that_has_only_begun_shows_its_start(shell: Shell, project: SampleProject) -> None:
     session = project.begin({})
     session.end("finished")
-    assert shell("status").lines[1] == f"worktree    {session.experiment_id.short} (start)  no changes"
+    short = session.experiment_id.short
+    assert shell("status").lines[1] == f"worktree    {short} (start of {short}), no changes"
+
+
+def test_that_what_the_worktree_holds_was_removed_is_told(shell: Shell, vision: Vision) -> None:
+    checkpoint, experiment = vision.warmup.ids[0][:7], vision.warmup.short
+    assert shell("rm", "-q", checkpoint).code == 0
+    assert shell("status").lines[1:] == [
+        f"worktree    {checkpoint} (step 10 of {experiment} warmup), no changes",
+        f"            the checkpoint was removed, `replicate undo {checkpoint}` brings it back",
+    ]
+    assert shell("rm", "-q", experiment).code == 0
+    assert shell("status").lines[2] == (
+        f"            the experiment was removed, `replicate undo {experiment}` brings it back"
+    )
+    assert shell("undo", "-q", experiment).code == 0
 
 
 def test_the_repository_is_shown_from_where_one_stands(
     shell: Shell, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shell("-D", "project", "status").lines[0].startswith("repository  project/.replicate  ")
+    assert shell("-D", "project", "status").lines[0].startswith("repository  project/.replicate, ")
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert shell("status", "-D", "../project").lines[0].startswith(f"repository  {vision.project.store}  ")
+    assert shell("status", "-D", "../project").lines[0].startswith(f"repository  {vision.project.store}, ")
 
 
 def test_json_has_every_key(shell: Shell, vision: Vision) -> None:

@@ -50,6 +50,41 @@ def test_a_tag_is_taken_away(shell: Shell, vision: Vision) -> None:
     shell.fails(3, f"error: {vision.baseline.short} has no tag 'golden'\n", "tag", "baseline", "-d", "golden")
 
 
+def test_a_tag_alone_is_taken_from_whoever_has_it(shell: Shell, vision: Vision) -> None:
+    first = vision.baseline.ids[0]
+    shell("tag", first, "good", "kept")
+    shell("tag", "warmup", "bad")
+    result = shell("tag", "-d", "bad", "-d", "good")
+    assert result.err == (
+        f"{vision.warmup.short} is not tagged bad any more\n{first[:7]} is not tagged good any more\n"
+    )
+    assert [one["tag"] for one in shell("tag", "--json").json] == ["kept"]
+    shell.fails(3, "error: nothing is tagged 'bad'\nhint: `replicate tag` lists all tags\n", "tag", "-d", "bad")
+    assert shell("tag", "-d", "kept", "-d", "bad").code == 3
+    assert shell("rev-parse", "kept").lines == [first]
+
+
+def test_a_tag_that_several_have_is_not_taken_from_any(shell: Shell, project: SampleProject) -> None:
+    sessions = [project.begin({}, name=name, tags=("sweep",)) for name in ("one", "two")]
+    one, two = (session.experiment_id.short for session in sessions)
+    shell.fails(
+        4,
+        f"error: 2 commits are tagged 'sweep': {one}, {two}\nhint: name one: `replicate tag {one} -d sweep`\n",
+        *("tag", "-d", "sweep"),
+    )
+
+
+def test_who_has_a_tag_is_told_when_it_is_taken_from_another(shell: Shell, vision: Vision) -> None:
+    one = vision.baseline.ids[0]
+    shell("tag", one, "golden")
+    shell.fails(
+        3,
+        f"error: {vision.warmup.short} has no tag 'golden': it is that of {one[:7]}\n"
+        f"hint: `replicate tag {one[:7]} -d golden` takes it away\n",
+        *("tag", "warmup", "-d", "golden"),
+    )
+
+
 def test_a_name_is_given_and_taken_away(shell: Shell, vision: Vision) -> None:
     assert shell("tag", "baseline", "--name", "renamed").err == f"{vision.baseline.short} is named renamed\n"
     assert shell("rev-parse", "renamed").lines == [vision.baseline.id]
@@ -65,7 +100,7 @@ def test_the_tag_of_another_is_a_conflict_and_moves_by_force(shell: Shell, visio
     shell.fails(
         4,
         f"error: 'golden' is the tag of checkpoint {first[:7]}\n"
-        "hint: take another word, or move it here with -f (force=True)\n",
+        "hint: take another word, or force it to be moved here\n",
         "tag",
         second,
         "golden",
@@ -79,7 +114,7 @@ def test_the_name_of_another_is_a_conflict(shell: Shell, vision: Vision) -> None
     shell.fails(
         4,
         f"error: 'warmup' is the name of experiment {vision.warmup.short}\n"
-        "hint: take another word, or move it here with -f (force=True)\n",
+        "hint: take another word, or force it to be moved here\n",
         "tag",
         "baseline",
         "warmup",

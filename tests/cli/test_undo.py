@@ -110,3 +110,16 @@ def test_what_a_removed_experiment_saved_later_is_told_apart(shell: Shell, proje
     assert (row["kind"], row["step"]) == ("checkpoint", 0)
     assert shell("undo", "running").code == 0
     assert shell("undo").code == 1
+
+
+def test_what_was_removed_comes_back_by_its_tag(shell: Shell, vision: Vision) -> None:
+    shell("tag", "baseline", "golden")
+    shell("tag", vision.baseline.ids[1], "good")
+    shell("rm", vision.baseline.ids[1])
+    told = shell("show", "good")
+    assert (told.code, told.err.splitlines()[1]) == (3, "hint: it was removed; `replicate undo good` brings it back")
+    assert shell("undo", "good").code == 0
+    shell("rm", "golden")
+    assert steps(vision) == {"warmup": [10]}
+    assert shell("undo", "golden").code == 0
+    assert steps(vision) == {"baseline": [0, 1, 2], "warmup": [10]}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate.errors import CorruptionError
-from replicate.objects.codecs import MAX_RAW_BYTES, concat, fill, patch, zstd
+from replicate.objects.codecs import MAX_RAW_BYTES, base_id, concat, fill, patch, zstd
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
 from replicate.objects.cutting import MAX_PIECE_BYTES, cut_fixed
@@ -198,7 +198,7 @@ def test_a_patch_on_the_tree_before_is_small_and_gives_the_bytes_back() -> None:
     payload = patch.encode(NEW, BASE)
     assert payload is not None
     assert len(payload) < 300 < len(NEW) // 50
-    assert patch.base_id(payload, "tree x") == BASE.tree
+    assert base_id(payload, "tree x") == BASE.tree
     assert patch.decode(payload, len(NEW), OLD, "tree x") == NEW
 
 
@@ -228,4 +228,4 @@ def test_a_patch_on_other_bytes_is_refused_or_gives_other_bytes() -> None:
 @pytest.mark.parametrize("size", [0, 31, 32])
 def test_a_payload_without_a_base_or_a_patch_is_refused(size: int) -> None:
     with refused("it names no base"):
-        patch.base_id(bytes(size), "blob x")
+        base_id(bytes(size), "blob x")

@@ -329,7 +329,7 @@ def test_a_table_that_breaks_a_rule_is_refused(table: bytes, why: str) -> None:
 
 
 def test_unknown_kinds_and_encodings_spoil_their_object_only() -> None:
-    strange = [Frame(b"k", kind=9, claimed=some_id("k")), Frame(b"e", encoding=99), Frame(b"d", encoding=2, depth=7)]
+    strange = [Frame(b"k", kind=9, claimed=some_id("k")), Frame(b"e", encoding=99), Frame(b"d", encoding=98, depth=7)]
     built = build_pack([Frame(b"hello\n"), *strange])
     objects = store_of(built)
     assert objects.read(object_id(Kind.BLOB, b"hello\n")) == b"hello\n"

@@ -22,7 +22,7 @@ Case: TypeAlias = "dict[str, Json]"
 
 NAN = bytes.fromhex("7ff8000000000000")
 BLOB, TREE, COMMIT, LOCATOR, PACKSET = 1, 2, 3, 4, 5
-RAW, ZSTD, CONCAT, FILL, PATCH = 0, 1, 4, 5, 7
+RAW, ZSTD, PLANES, DELTA, CONCAT, FILL, CAST, PATCH = range(8)
 CONTEXT = "replicate 2026 v1 "
 CONTEXT_OF_KIND = {TREE: "tree", COMMIT: "commit", LOCATOR: "locator", PACKSET: "packset"}
 
@@ -330,6 +330,183 @@ def zpatch(base: bytes, data: bytes) -> bytes:
     return zhead(len(data)) + block(2, len(section), section)
 
 
+# --- 7.1 planes, 7.2 delta, 7.3 cast
+
+ORDERED, MASKED = 16, 32
+WEIGHTS = [1.0, -0.5, 0.015625, 0.0, -0.0, 3.0e-39, float("inf"), float("-inf"), float("nan"), 3.4e38, -1.25]
+
+
+def numbers(data: bytes, w: int) -> list[int]:
+    return [int.from_bytes(data[i : i + w], "little") for i in range(0, len(data) // w * w, w)]
+
+
+def rot(x: int, w: int) -> int:
+    return (x << 1 | x >> 8 * w - 1) & (1 << 8 * w) - 1
+
+
+def zigzag(x: int, b: int, w: int) -> int:
+    count = 1 << 8 * w
+    d = (x - b) % count
+    return 2 * d if d < count // 2 else 2 * (count - d) - 1
+
+
+def zrepeated(byte: int, size: int) -> bytes:
+    """A frame that repeats a byte."""
+    return zhead(size) + block(1, size, bytes([byte]))
+
+
+def section(string: bytes) -> bytes:
+    """Nothing for zeros, a frame where one byte repeats, else the string."""
+    if not any(string):
+        return b""
+    return zrepeated(string[0], len(string)) if len(string) > 20 and len(set(string)) == 1 else string
+
+
+def sections(strings: Sequence[bytes], tail: bytes) -> bytes:
+    made = [section(string) for string in strings]
+    return b"".join([struct.pack("<I", len(one)) for one in made] + made) + tail
+
+
+def columns(values: Sequence[int], w: int) -> list[bytes]:
+    return [bytes(x >> 8 * k & 255 for x in values) for k in range(w)]
+
+
+def tail_of(data: bytes, w: int) -> bytes:
+    return data[len(data) // w * w :]
+
+
+def zplanes(data: bytes, w: int) -> bytes:
+    return bytes([w]) + sections(columns([rot(x, w) for x in numbers(data, w)], w), tail_of(data, w))
+
+
+def zdelta(base: bytes, data: bytes, w: int, flags: int = 0) -> bytes:
+    old = numbers(base, w)
+    z = [zigzag(x, b, w) for x, b in zip(numbers(data, w), old, strict=True)]
+    places = [i for i in range(len(z)) if z[i] or not flags & MASKED]
+    bits = sum(1 << i for i in places).to_bytes((len(z) + 7) // 8, "little")
+    if flags & ORDERED:
+        places.sort(key=lambda i: rot(old[i], w) >> 8 * w - 8)
+    planes = columns([z[i] for i in places], w)
+    start = oid(BLOB, base) + bytes([w | flags])
+    if flags & MASKED:
+        return start + struct.pack("<I", len(places)) + sections([bits, *planes], tail_of(data, w))
+    return start + sections(planes, tail_of(data, w))
+
+
+def rounded(bits: int, target: int) -> bytes:
+    """One binary32 as bfloat16 (1) or binary16 (2)."""
+    (value,) = struct.unpack("<f", struct.pack("<I", bits))
+    if value != value:
+        return struct.pack("<H", 0x7FC0 if target == 1 else 0x7E00 | bits >> 16 & 0x8000)
+    if target == 1:
+        low, high = bits & 0xFFFF, bits >> 16
+        return struct.pack("<H", high + (low > 0x8000 or (low == 0x8000 and high & 1)))
+    try:
+        return struct.pack("<e", value)
+    except OverflowError:
+        return struct.pack("<H", 0x7C00 | bits >> 16 & 0x8000)
+
+
+def zcast(base: bytes, target: int) -> bytes:
+    return oid(BLOB, base) + bytes([target])
+
+
+def encodings() -> tuple[list[Case], list[Case]]:
+    """Payloads of encodings 2, 3 and 6, with the raw length, the bytes of the base, and what they decode to.
+
+    Writers need not produce the same. In `invalid` are payloads that must be refused.
+    """
+    floats = struct.pack("<11f", *WEIGHTS)
+    ramp = b"".join(struct.pack("<I", 0x3F000000 + 77 * i) for i in range(40))
+    moved = b"".join(struct.pack("<I", 0x3F000000 + 77 * i + (-1) ** i * (i % 3)) for i in range(40))
+    doubles = struct.pack("<5d", 1.0, -2.5, 5e-324, float("nan"), 1e300)
+    ties = [0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7FFFFF, 0x7F800001, 0xFFC00000, 0xFFFFFFFF, 0x80000001]
+    halves = [0x477FE000, 0x477FEFFF, 0x477FF000, 0x38800000, 0x33800000, 0x33000000, 0x33000001, 0xB3C00000]
+    hard = floats + b"".join(struct.pack("<I", bits) for bits in ties + halves)
+    cases: list[Case] = []
+
+    def add(name: str, encoding: int, payload: bytes, data: bytes, base: bytes | None = None) -> None:
+        more: Case = {} if base is None else {"base": base.hex()}
+        cases.append({"name": name, "encoding": encoding, "raw_length": len(data), "payload": payload.hex(), **more,
+                      "hex": data.hex()})  # fmt: skip
+
+    for w in (1, 2, 4, 8):
+        for name, data in (("floats", floats), ("a ramp", ramp), ("doubles", doubles), ("a tail", ramp + b"\xff" * 7)):
+            add(f"planes: {name} as items of {w}", PLANES, zplanes(data, w), data)
+        add(f"planes: nothing, as items of {w}", PLANES, zplanes(b"", w), b"")
+        add(f"planes: a tail alone, items of {w}", PLANES, zplanes(b"abc"[: w - 1], w), b"abc"[: w - 1])
+        for flags in (0, ORDERED, MASKED, MASKED | ORDERED):
+            how = f"delta: items of {w}, flags {flags}"
+            add(f"{how}: small steps and a tail", DELTA, zdelta(ramp + b"abc", moved + b"def", w, flags),
+                moved + b"def", ramp + b"abc")  # fmt: skip
+            add(f"{how}: other numbers", DELTA, zdelta(ramp[:44], floats, w, flags), floats, ramp[:44])
+            add(f"{how}: no difference", DELTA, zdelta(ramp, ramp, w, flags), ramp, ramp)
+            add(f"{how}: nothing", DELTA, zdelta(b"", b"", w, flags), b"", b"")
+    for target in (1, 2):
+        data = b"".join(rounded(bits, target) for bits in numbers(hard, 4))
+        add(f"cast to {target}", CAST, zcast(hard, target), data, hard)
+    return cases, unsound_encodings(ramp, moved)
+
+
+def unsound_encodings(ramp: bytes, moved: bytes) -> list[Case]:
+    planes, delta, masked = zplanes(ramp, 4), zdelta(ramp, moved, 4), zdelta(ramp, moved, 4, MASKED)
+    bits = masked[57:62]
+    high = struct.pack("<I", 2**31)
+    bad: dict[str, tuple[int, bytes, int, bytes | None]] = {}
+    for number in (0, 3, 5, 16, 255):
+        bad[f"planes: items of {number}"] = (PLANES, poke(planes, 0, bytes([number])), 160, None)
+    for number in (0, 3, 4 | 64, 4 | 128):
+        bad[f"delta: first byte {number}"] = (DELTA, poke(delta, 32, bytes([number])), 160, ramp)
+    frame = struct.pack("<II", 0, 0)
+    for name, made in {
+        "content size above the plane's": zhead(41) + block(1, 41, b"a"), "cut": zrepeated(7, 40)[:-1],
+        "content size below the plane's": zrepeated(7, 39), "content size lies": zhead(40) + block(1, 39, b"a"),
+        "and a byte more": zrepeated(7, 40) + b"\0", "no frame": b"\0" * 9,
+        "that claims 2^62": b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", 2**62) + block(0, 0, b""),
+    }.items():  # fmt: skip
+        payload = b"\4" + frame + struct.pack("<II", 0, len(made)) + made
+        bad[f"planes: a frame, {name}"] = (PLANES, payload, 160, None)
+    for how, encoding, whole, at, base in (("planes", PLANES, planes, 1, None), ("delta", DELTA, delta, 33, ramp)):
+        bad |= {
+            f"{how}: empty": (encoding, b"", 160, base), f"{how}: cut": (encoding, whole[:-1], 160, base),
+            f"{how}: a byte more": (encoding, whole + b"\0", 160, base),
+            f"{how}: lengths cut": (encoding, whole[: at + 9], 160, base),
+            f"{how}: a huge length": (encoding, poke(whole, at, high), 160, base),
+            f"{how}: a length above its plane's": (encoding, poke(whole, at, b"\x29"), 160, base),
+            f"{how}: a tail that is not there": (encoding, whole, 161, base),
+            f"{how}: another raw length": (encoding, whole, 156, base),
+            f"{how}: above 64 MiB": (encoding, whole, 2**26 + 1, base),
+        }  # fmt: skip
+    bad |= {
+        "delta: 32 bytes": (DELTA, delta[:32], 160, ramp), "delta: a shorter base": (DELTA, delta, 160, ramp[:-4]),
+        "delta: a longer base": (DELTA, delta, 160, ramp + b"\0"), "delta: no base": (DELTA, delta, 160, b""),
+        "delta: number of differences cut": (DELTA, masked[:36], 160, ramp),
+        "delta: more differences than items": (DELTA, poke(masked, 33, struct.pack("<I", 41)), 160, ramp),
+        "delta: differences of 2^31": (DELTA, poke(masked, 33, high), 160, ramp),
+        "delta: a mask with a one less": (DELTA, poke(masked, 57, bytes([bits[0] & bits[0] - 1])), 160, ramp),
+        "delta: a mask with a one more": (DELTA, poke(masked, 57, bytes([bits[0] | bits[0] + 1])), 160, ramp),
+        "delta: a mask of zeros for some differences": (DELTA, masked[:32] + b"\x24\1\0\0\0" + frame + frame
+            + bytes(4), 160, ramp),
+        "delta: a one after the last item": (DELTA, oid(BLOB, b"a") + b"\x21\1\0\0\0\1\0\0\0\1\0\0\0\2\2", 1, b"a"),
+        "delta: ordered, of more than 2^22 items": (DELTA, oid(BLOB, b"") + bytes([1 | ORDERED]) + bytes(4), 2**22 + 1,
+            None),
+        "cast: 32 bytes": (CAST, zcast(ramp, 1)[:32], 80, ramp), "cast: to 0": (CAST, zcast(ramp, 0), 80, ramp),
+        "cast: to 3": (CAST, zcast(ramp, 3), 80, ramp), "cast: more bytes": (CAST, zcast(ramp, 1) + b"\0", 80, ramp),
+        "cast: a longer base": (CAST, zcast(ramp, 1), 78, ramp), "cast: half an item": (CAST, zcast(ramp, 1), 81, ramp),
+        "cast: above 64 MiB": (CAST, zcast(ramp, 1), 2**26 + 2, ramp),
+    }  # fmt: skip
+    return [
+        {
+            "name": name,
+            "encoding": encoding,
+            "raw_length": raw,
+            "payload": payload.hex(),
+            **({} if base is None else {"base": base.hex()}),
+        }
+        for name, (encoding, payload, raw, base) in bad.items()
+    ]
+
+
 # --- 6 packs
 
 
@@ -382,6 +559,10 @@ def patch(base: bytes, data: bytes, kind: int = TREE, depth: int = 1, made: byte
     dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
     assert zstandard.ZstdDecompressor(dict_data=dictionary).decompress(made) == data
     return Frame(data, kind, PATCH, oid(kind, base) + made, depth)
+
+
+def weights(encoding: int, payload: bytes, data: bytes, depth: int = 0) -> Frame:
+    return Frame(data, BLOB, encoding, payload, depth)
 
 
 def body(name: str, frames: Sequence[Frame], flags: int = 0) -> bytes:
@@ -449,6 +630,10 @@ LOREM_BY_LIBZSTD = bytes.fromhex(
 )
 
 
+ROUND = struct.pack("<4f", 1.0, -0.3, 1e-3, 7e4)
+ROUNDED = b"".join(rounded(bits, 1) for bits in numbers(ROUND, 4))
+
+
 def sound_packs() -> list[Case]:
     """Packs that open. An object with `error` must not be read; the others must."""
     a, b = plain(ABC), plain(DE)
@@ -456,7 +641,7 @@ def sound_packs() -> list[Case]:
     grown = [magic + bytes(range(200)) + end for end in (b"1", b"22", b"333")]
     window = b"\x28\xb5\x2f\xfd\x80\x88" + struct.pack("<I", 21) + block(0, 21, ABC)
     zeros = zframe(bytes(1000), zhead(1000) + block(1, 1000, b"\0"))
-    unknown = [Frame(b"%d" % e, BLOB, e, b"%d" % e, d, f"encoding {e}") for e, d in ((2, 0), (3, 1), (6, 1), (200, 0))]
+    unknown = [Frame(b"%d" % e, BLOB, e, b"%d" % e, 0, f"encoding {e}") for e in (8, 9, 200)]
     deeper = [plain(grown[0]), patch(grown[0], grown[1], BLOB), patch(grown[1], grown[2], BLOB, 2)]
     good: dict[str, list[Frame]] = {
         "raw": [plain(HELLO), plain(b"")],
@@ -471,10 +656,16 @@ def sound_packs() -> list[Case]:
         "patch on an empty blob; it uses nothing of its base": [plain(b""), patch(b"", DE, BLOB, 1, zstored(DE))],
         "concat of a patch": [*deeper[:2], a, concat(grown[1], ABC)],
         "save": SAVE,
+        "planes": [weights(PLANES, zplanes(LOREM, 4), LOREM), a],
+        "deltas, depth 2, on planes; and one cast": [
+            weights(PLANES, zplanes(LOREM, 2), LOREM), weights(DELTA, zdelta(LOREM, LOREM[::-1], 4), LOREM[::-1], 1),
+            weights(DELTA, zdelta(LOREM[::-1], LOREM.upper(), 2, MASKED | ORDERED), LOREM.upper(), 2),
+            plain(ROUND), weights(CAST, zcast(ROUND, 1), ROUNDED, 1),
+        ],
         "packset list": [plain(enc(sorted([fake("p"), fake("q")])), PACKSET)],
         "equal bytes as blob and as tree": [plain(tree(), TREE), plain(tree())],
         "an unknown encoding spoils one object only": [a, *unknown],
-    }
+    }  # fmt: skip
     metas = {"save", "packset list", "patch of a tree", "equal bytes as blob and as tree"}
     return [pack_case(name, frames, int(name in metas)) for name, frames in good.items()]
 
@@ -528,6 +719,9 @@ def broken_frames() -> list[Case]:
     def z(payload: bytes, raw: int = -1) -> list[Frame]:
         return [Frame(ABC, BLOB, ZSTD, payload, raw=raw)]
 
+    steps = weights(DELTA, zdelta(LOREM, LOREM.upper(), 2), LOREM.upper(), 1)
+    lorem = plain(LOREM)
+
     def on(data: bytes, other: bytes, depth: int) -> Frame:
         return Frame(data, TREE, PATCH, oid(TREE, other) + zstored(data), depth)
 
@@ -562,6 +756,19 @@ def broken_frames() -> list[Case]:
         "patch and a byte more": [replace(change, payload=change.payload + b"\0"), base],
         "patch with another raw length": [replace(change, raw=len(NEW_TREE) + 1), base],
         "patch on a concat": [Frame(HELLO, BLOB, PATCH, both.claims()[0] + zstored(HELLO), 1), both, a, b],
+        "planes with depth 1": [weights(PLANES, zplanes(ABC, 4), ABC, 1)],
+        "planes of a tree": [Frame(SUBTREE, TREE, PLANES, zplanes(SUBTREE, 4))],
+        "planes cut": [weights(PLANES, zplanes(ABC, 4)[:-1], ABC)],
+        "planes of other bytes": [weights(PLANES, zplanes(ABC[::-1], 4), ABC)],
+        "delta with depth 0": [replace(steps, depth=0), lorem], "delta without its base": [steps],
+        "delta on a tree": [replace(steps, payload=oid(TREE, OLD_TREE) + steps.payload[32:]), base],
+        "delta of a tree": [Frame(SUBTREE, TREE, DELTA, zdelta(SUBTREE, SUBTREE, 4), 1)],
+        "delta of 32 bytes": [replace(steps, payload=steps.payload[:32]), lorem],
+        "delta on a concat": [weights(DELTA, both.claims()[0] + zdelta(HELLO, HELLO, 4)[32:], HELLO, 1), both, a, b],
+        "deltas in a circle, of one depth": [weights(DELTA, zdelta(ABC, ABC[::-1], 4), ABC[::-1], 1),
+            weights(DELTA, zdelta(ABC[::-1], ABC, 4), ABC, 1)],
+        "cast with depth 0": [weights(CAST, zcast(ROUND, 1), ROUNDED), plain(ROUND)],
+        "cast to another type": [weights(CAST, zcast(ROUND, 2), ROUNDED, 1), plain(ROUND)],
         "patch on itself": [on(x, x, 1)], "patches in a circle": [on(x, y, 2), on(y, x, 1)],
         "patches in a circle, of one depth": [on(x, y, 1), on(y, x, 1)],
     }  # fmt: skip
@@ -737,7 +944,7 @@ def locators() -> tuple[list[Case], list[Case]]:
 def main() -> None:
     for make, section, more in (
         (canonical, "4.1", TAGS), (ids, "3, 5.2, 11", ""), (trees, "4.2", ""), (commits, "4.3", TAGS),
-        (packs, "6, 7", ""), (records, "9", TAGS), (locators, "8", TAGS),
+        (packs, "6, 7", ""), (encodings, "7.1, 7.2, 7.3", ""), (records, "9", TAGS), (locators, "8", TAGS),
     ):  # fmt: skip
         comment = " ".join(f"{make.__doc__} {more}".split())
         cases, invalid = make()

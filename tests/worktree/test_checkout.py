@@ -201,7 +201,7 @@ def test_unsaved_bytes_are_not_overwritten_and_nothing_is_written(project: Sampl
     with pytest.raises(WorktreeModifiedError) as raised:
         project.restore(first, project.root)
     assert str(raised.value) == (
-        "b has changes that are in no checkpoint; nothing was written (hint: save them with `replicate checkpoint`, "
+        "b has changes that are in no checkpoint; nothing was written (hint: save them with `replicate checkpoint --name before`, "
         "restore elsewhere with -o DIR, or overwrite with -f)"
     )
     assert raised.value.paths == ("b",)
@@ -482,7 +482,7 @@ def test_a_named_path_that_the_checkpoint_lacks_is_an_error_and_nothing_is_writt
         with pytest.raises(PathNotFoundError) as raised:
             project.restore(saved, target, paths=[b"d/a", missing])
         assert str(raised.value) == (
-            f"the checkpoint has no {missing.decode()!r} (hint: `replicate ls-tree -r ID` lists its files)"
+            f"the checkpoint has no {missing.decode()!r} (hint: checkpoint.files() lists its files)"
         )
     assert not target.exists()
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import zstandard
 
-from replicate.errors import CorruptionError
 from replicate.objects.codecs import zstd
 from replicate.objects.ids import ID_BYTES, Buffer, ObjectID
 
@@ -33,13 +32,6 @@ def encode(data: bytes, base: PatchBase) -> bytes | None:
     )
     frame = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(data)
     return base.tree + frame if ID_BYTES + len(frame) <= len(data) // 4 else None
-
-
-def base_id(payload: Buffer, where: str) -> ObjectID:
-    """Return which object a payload is a patch of."""
-    if len(payload) <= ID_BYTES:
-        raise CorruptionError(f"{where} is damaged: it names no base", where=where)
-    return ObjectID(payload[:ID_BYTES])
 
 
 def decode(payload: Buffer, raw_length: int, base: bytes, where: str) -> bytes:

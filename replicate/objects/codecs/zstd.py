@@ -59,15 +59,19 @@ def decompress(payload: Buffer, raw_length: int, where: str, dictionary: Buffer 
             raise damaged("its zstd frame wants a dictionary")
         if parameters.window_size > MAX_WINDOW_BYTES:
             raise damaged("its zstd frame wants too much memory")
-        decompressor = zstandard.ZstdDecompressor(
-            dict_data=zstandard.ZstdCompressionDict(bytes(dictionary), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-            if dictionary is not None
-            else None,
-            max_window_size=MAX_WINDOW_BYTES,
-        )
-        data = bytes(decompressor.decompress(payload, max_output_size=raw_length, allow_extra_data=False))
+        data = bytes(_decompressor(dictionary).decompress(payload, max_output_size=raw_length, allow_extra_data=False))
     except (zstandard.ZstdError, ValueError) as exc:
         raise damaged(f"zstd says {exc}") from exc
     if len(data) != raw_length:
         raise damaged("it decodes to another length")
     return data
+
+
+def _decompressor(dictionary: Buffer | None) -> zstandard.ZstdDecompressor:
+    if dictionary is not None:
+        content = zstandard.ZstdCompressionDict(bytes(dictionary), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        return zstandard.ZstdDecompressor(dict_data=content, max_window_size=MAX_WINDOW_BYTES)
+    found: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if found is None:
+        found = _local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+    return found

@@ -1,0 +1,1 @@
+"""What storing weights costs. `python -m benchmarks.weights.codecs` needs nothing but numpy."""

@@ -1,0 +1,184 @@
+"""Encoding 2: items rotated left by one bit and split into byte planes, each coded on its own. SPEC §7.1.
+
+No match is worth looking for in weights: what can be had is the entropy of the exponents, and zstd with a hash table of
+64 entries is a fast Huffman coder that any zstd decoder reads. Loads numpy: import it in functions.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import zstandard
+
+from replicate.objects.codecs import zstd
+from replicate.objects.codecs.items import (
+    ITEM_BYTES,
+    Bytes,
+    Items,
+    blocks,
+    can_compute,
+    check_decodable,
+    damaged,
+    rotate,
+    rotate_back,
+    sample,
+    scratch,
+    split,
+    whole_items,
+)
+from replicate.objects.ids import Buffer
+
+WORTH_BITS = 7.9  # of a byte; 4,096 random ones seem to have 7.955
+_HUFFMAN = zstandard.ZstdCompressionParameters(
+    compression_level=1,
+    strategy=zstandard.STRATEGY_FAST,
+    hash_log=6,
+    chain_log=6,
+    search_log=1,
+    min_match=7,
+    target_length=0,
+    window_log=20,
+    write_content_size=1,
+)
+_local = threading.local()
+_SIZE = struct.Struct("<I")
+
+
+def encode(data: Buffer, item_bytes: int) -> bytes | None:
+    """Return the payload, or None when it would not be smaller than `data`, as a sample tells or a trial.
+
+    Raises:
+        ValueError: `item_bytes` is not 1, 2, 4 or 8.
+    """
+    source = whole_items(data, item_bytes)
+    if not can_compute() or not source.size:
+        return None
+    worth = worth_coding(_rotated_sample(source))
+    if not any(worth):
+        return None
+    planes = plane_space(source)
+    for block in blocks(source):
+        rotated = scratch("rotated", block.stop - block.start, item_bytes)
+        rotate(source[block], rotated)
+        split(rotated, planes[:, block])
+    return join_sections(bytes([item_bytes]), code_planes(planes, worth), data, item_bytes)
+
+
+def decode(payload: Buffer, raw_length: int, where: str) -> bytes:
+    """Return the `raw_length` bytes that a payload stands for; `where` names the object in errors.
+
+    Raises:
+        CorruptionError: It stands for no bytes, or for so many others.
+        UnsupportedFormatError: This machine is big-endian.
+    """
+    check_decodable(raw_length, where)
+    view = memoryview(payload)
+    item_bytes = view[0] if len(view) else 0
+    if item_bytes not in ITEM_BYTES:
+        raise damaged(where, "its items have no length that there is")
+    size, tail = divmod(raw_length, item_bytes)
+    *sections, rest = cut_sections(view[1:], [size] * item_bytes, tail, where)
+    out = scratch("output", size, item_bytes)
+    merge_planes(sections, out, where)
+    for block in blocks(out):
+        rotate_back(out[block], out[block])
+    return out.tobytes() + bytes(rest) if tail else out.tobytes()
+
+
+def sampled_bits(data: Buffer, item_bytes: int) -> float:
+    """Return how many bits an item would take, as a sample tells."""
+    source = whole_items(data, item_bytes)
+    return sum(plane_bits(_rotated_sample(source))) if source.size else 0.0
+
+
+def _rotated_sample(source: Items) -> Items:
+    (found,) = sample(source)
+    rotate(found, found)
+    return found
+
+
+# -- planes, for deltas too
+
+
+def plane_bits(items: Items) -> list[float]:
+    """Return the order-0 entropy of each plane of some items, in bits for an item: from 0 to 8."""
+    if not items.size:
+        return [0.0] * items.itemsize
+    columns = items.view(np.uint8).reshape(items.size, items.itemsize)
+    found = []
+    for index in range(items.itemsize):
+        counts = np.bincount(columns[:, index], minlength=256)
+        counts = counts[counts > 0]
+        found.append(float(np.log2(items.size) - counts @ np.log2(counts) / items.size))
+    return found
+
+
+def worth_coding(items: Items) -> list[bool]:
+    """Tell of each plane, by a sample of the items, whether it is worth a trial."""
+    return [bits < WORTH_BITS for bits in plane_bits(items)]
+
+
+def plane_space(items: Items) -> Bytes:
+    """Return memory for the planes of some items, one a row."""
+    return scratch("planes", items.nbytes).reshape(items.itemsize, items.size)
+
+
+def code_planes(planes: Bytes, worth: Sequence[bool]) -> list[Buffer]:
+    """Return the sections for planes, of which those that are not worth a trial stay as they are."""
+    return [code(plane) if try_it else plane.data for plane, try_it in zip(planes, worth, strict=True)]
+
+
+def code(plane: Bytes) -> Buffer:
+    """Return the section for a plane: nothing if all is zero, a zstd frame, or the plane itself if that is smaller."""
+    if not plane.size or not plane.max():
+        return b""
+    found: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
+    if found is None:
+        found = _local.compressor = zstandard.ZstdCompressor(compression_params=_HUFFMAN)
+    frame = found.compress(plane.data)
+    return frame if len(frame) < plane.size else plane.data
+
+
+def join_sections(header: bytes, sections: Sequence[Buffer], data: Buffer, item_bytes: int) -> bytes | None:
+    """Return a payload: header, the sections' lengths, the sections, the tail of `data`; None if it is not smaller."""
+    tail = len(data) % item_bytes
+    lengths = [len(section) for section in sections]
+    if len(header) + _SIZE.size * len(lengths) + sum(lengths) + tail >= len(data):
+        return None
+    listed = b"".join([_SIZE.pack(length) for length in lengths])
+    return b"".join([header, listed, *sections, memoryview(data)[len(data) - tail :]])
+
+
+def cut_sections(view: memoryview, sizes: Sequence[int], tail: int, where: str) -> list[memoryview]:
+    """Return the sections for planes of so many bytes, then the tail; undoes `join_sections` after the header."""
+    at = _SIZE.size * len(sizes)
+    if len(view) < at:
+        raise damaged(where, "its list of planes is cut short")
+    lengths = [length for (length,) in _SIZE.iter_unpack(view[:at])]
+    if any(length > size for length, size in zip(lengths, sizes, strict=True)):
+        raise damaged(where, "a plane is longer than it can be")
+    if at + sum(lengths) + tail != len(view):
+        raise damaged(where, "its planes do not fill it")
+    found = []
+    for length in [*lengths, tail]:
+        found.append(view[at : at + length])
+        at += length
+    return found
+
+
+def decode_plane(section: memoryview, size: int, where: str) -> Bytes | None:
+    """Return the `size` bytes of a plane, or None if all are zero; undoes `code`."""
+    if not len(section):
+        return None
+    return np.frombuffer(section if len(section) == size else zstd.decompress(section, size, where), np.uint8)
+
+
+def merge_planes(sections: Sequence[memoryview], out: Items, where: str) -> None:
+    """Set `out` to the items whose planes the sections hold. One plane is in memory at a time."""
+    columns = out.view(np.uint8).reshape(out.size, out.itemsize)
+    for index, section in enumerate(sections):
+        plane = decode_plane(section, out.size, where)
+        columns[:, index] = 0 if plane is None else plane
