@@ -24,7 +24,9 @@ def main() -> None:
         from replicate.cli import run
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(run())
+    code = run()
+    gc.freeze()  # or the interpreter looks through everything once more before it ends
+    sys.exit(code)
 
 
 def _prepare_streams() -> None:

@@ -80,7 +80,8 @@ class Experiment:
         return self._loaded
 
     @property
-    def _summary(self) -> ExperimentSummary:
+    def summary(self) -> ExperimentSummary:
+        """What a listing shows of it, without opening it."""
         return self._known if self._loaded is None else self._loaded.summary
 
     @property
@@ -118,49 +119,49 @@ class Experiment:
     @property
     def primary_metric(self) -> tuple[str, str] | None:
         """(name, goal) of the metric that tells which checkpoint is best."""
-        return self._summary.primary_metric
+        return self.summary.primary_metric
 
     @property
     def status(self) -> Status:
         """`running`, `finished`, `failed` (an exception ended it) or `stopped` (it was killed, or interrupted)."""
-        return status(self._summary, self._repository)
+        return status(self.summary, self._repository)
 
     @property
     def exception(self) -> str | None:
         """What ended it, as `Type: message`, when it failed."""
-        return self._summary.exception
+        return self.summary.exception
 
     @property
     def note(self) -> str:
         """The note that it was given last, "" when there is none."""
-        return self._summary.note
+        return self.summary.note
 
     @property
     def duration(self) -> datetime.timedelta | None:
         """From the start to the last checkpoint, None if there is none."""
-        latest = self._summary.latest
+        latest = self.summary.latest
         if latest is None:
             return None
-        return datetime.timedelta(microseconds=(latest.time_ns - self._summary.time_ns) // 1000)
+        return datetime.timedelta(microseconds=(latest.time_ns - self.summary.time_ns) // 1000)
 
     @property
     def metric_names(self) -> list[str]:
         """Every metric that one of its checkpoints has."""
-        return list(self._summary.metric_names)
+        return list(self.summary.metric_names)
 
     def best(self) -> Checkpoint | None:
         """Return the checkpoint with the best primary metric, or None."""
-        return self._checkpoint(self._summary.best)
+        return self._checkpoint(self.summary.best)
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint, or None."""
-        return self._checkpoint(self._summary.latest)
+        return self._checkpoint(self.summary.latest)
 
     def _checkpoint(self, summary: CheckpointSummary | None) -> Checkpoint | None:
         if summary is None:
             return None
         loaded = self._loaded.commits.get(summary.commit_id) if self._loaded else None
-        tags = self._summary.checkpoint_tags.get(summary.commit_id, ())
+        tags = self.summary.checkpoint_tags.get(summary.commit_id, ())
         return Checkpoint(self._repository, loaded or (self._known.experiment_id, summary), self._reporter, tags)
 
     def is_running(self) -> bool:
@@ -170,7 +171,7 @@ class Experiment:
     @property
     def is_forked(self) -> bool:
         """Whether two sessions continued the same commit."""
-        return len(self._summary.heads) > 1
+        return len(self.summary.heads) > 1
 
     def refresh(self) -> None:
         """Read the store again."""
@@ -326,7 +327,7 @@ class Experiment:
             "created": json_time(self.created),
             "params": json_value(self.params),
             "command": self.command,
-            "num_checkpoints": self._summary.count,
+            "num_checkpoints": self.summary.count,
             "latest_checkpoint": latest.to_json() if latest else None,
             "best_checkpoint": best.to_json() if best else None,
             "user": self.user,
@@ -337,12 +338,12 @@ class Experiment:
             "tags": self.tags,
             "note": self.note,
             "python_version": self.python_version,
-            "heads": [head.hex() for head in self._summary.heads],
+            "heads": [head.hex() for head in self.summary.heads],
         }
 
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""
-        return f"<Experiment {self.short_id}{name} checkpoints={self._summary.count}>"
+        return f"<Experiment {self.short_id}{name} checkpoints={self.summary.count}>"
 
     def _repr_html_(self) -> str:
         rows = [[key, format_value(value, 60)] for key, value in self.params.items()]
@@ -367,7 +368,7 @@ class ExperimentList(list[Experiment]):
     def _repr_html_(self) -> str:
         names = list(dict.fromkeys(name for one in self for name in one.params))
         rows = [
-            [one.short_id, one.name or "", one.status, str(one._summary.count)]
+            [one.short_id, one.name or "", one.status, str(one.summary.count)]
             + [format_value(one.params[name]) if name in one.params else "" for name in names]
             for one in self
         ]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import difflib
 import functools
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, cell_text, echo_json, echo_table, first_line, status_cell, terminal_width
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.filters import Filter, sort_experiments, value_of
+from replicate.summary import CheckpointSummary
 from replicate.text import align_numbers, columns, cut, format_age, format_value, plural, printable
 
 _COLUMN = 24
+_MANY_RECORDS = 50_000
 _NARROWER = (16, 12)
 _METRICS = 3
 _LESS_NEEDED = ("started", "host", "user", "latest")
@@ -67,6 +69,10 @@ def command(
             click.echo(one.id)
     elif experiments:
         _table(experiments, show_all, list(dict.fromkeys(wanted)))
+        if history.unfolded > _MANY_RECORDS:
+            click.echo(
+                f"{history.unfolded:,} records are not folded; `replicate fold-refs` makes this faster", err=True
+            )
     else:
         click.echo("no experiments" + (" match" if filters else " yet"), err=True)
     return 0 if experiments else 1
@@ -144,8 +150,8 @@ class _Column:
 
 def _columns(experiments: list[Experiment], params: list[str]) -> list[_Column]:
     now = time.time()
-    bests = [one.best() for one in experiments]
-    latest = [one.latest() for one in experiments]
+    bests = [one.summary.best for one in experiments]
+    latest = [one.summary.latest for one in experiments]
     table = [_Column("experiment", [(one.short_id, "yellow") for one in experiments])]
     if any(one.name for one in experiments):
         table.append(_Column("name", [one.name or "" for one in experiments]))
@@ -234,7 +240,7 @@ def _param_names(experiments: list[Experiment], show_all: bool) -> list[str]:
     return differing
 
 
-def _cells(values: list[dict[str, Any]], name: str) -> list[Cell]:
+def _cells(values: Sequence[Mapping[str, Any]], name: str) -> list[Cell]:
     return list(align_numbers([format_value(one[name], _COLUMN) if name in one else "" for one in values]))
 
 
@@ -250,5 +256,5 @@ def _status(experiment: Experiment) -> Cell:
     return cell + fork if isinstance(cell, str) else (cell[0] + fork, cell[1])
 
 
-def _step(checkpoint: Checkpoint | None) -> str:
+def _step(checkpoint: CheckpointSummary | None) -> str:
     return f"step {checkpoint.step}" if checkpoint else ""

@@ -247,20 +247,34 @@ class LocalTransport:
 
     def _walk(self, folder: str, start: str, details: bool, found: builtins.list[KeyInfo]) -> None:
         above = f"{folder}/" if folder else ""
+        if not details:
+            self._walk_names(folder, start, above, found)
+            return
         try:
             with os.scandir(os.path.join(self.root, folder)) as entries:
                 listed = [entry for entry in entries if entry.name.startswith(start)]
         except (FileNotFoundError, NotADirectoryError):
             return
-        files = [entry for entry in listed if not entry.is_dir(follow_symlinks=False)]
-        if details:
-            found += filter(None, (_info(above, entry) for entry in files))
-        else:
-            found += [KeyInfo(above + entry.name, None, None) for entry in files]
-        if len(files) < len(listed):
-            for entry in listed:
-                if entry.is_dir(follow_symlinks=False) and above + entry.name != "local":
-                    self._walk(above + entry.name, "", details, found)
+        for entry in listed:
+            if not entry.is_dir(follow_symlinks=False):
+                found += filter(None, [_info(above, entry)])
+            elif above + entry.name != "local":
+                self._walk(above + entry.name, "", details, found)
+
+    def _walk_names(self, folder: str, start: str, above: str, found: builtins.list[KeyInfo]) -> None:
+        """Add keys by their names alone; a name with `~` is taken as a file's, as no folder of the layout has one."""
+        try:
+            names = [name for name in os.listdir(os.path.join(self.root, folder)) if name.startswith(start)]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        found += [KeyInfo(above + name, None, None) for name in names if "~" in name]
+        for name in names:
+            if "~" not in name:
+                path = os.path.join(self.root, folder, name)
+                if not os.path.isdir(path) or os.path.islink(path):
+                    found.append(KeyInfo(above + name, None, None))
+                elif above + name != "local":
+                    self._walk_names(above + name, "", f"{above}{name}/", found)
 
     def delete(self, keys: Iterable[str]) -> Sequence[str]:
         """See `Transport.delete`."""

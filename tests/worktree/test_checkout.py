@@ -201,7 +201,8 @@ def test_unsaved_bytes_are_not_overwritten_and_nothing_is_written(project: Sampl
     with pytest.raises(WorktreeModifiedError) as raised:
         project.restore(first, project.root)
     assert str(raised.value) == (
-        "b has changes that are in no checkpoint; nothing was written (hint: save them with `replicate checkpoint --name before`, "
+        "b has changes that are in no checkpoint; nothing was written "
+        "(hint: save them with `replicate checkpoint --name before`, "
         "restore elsewhere with -o DIR, or overwrite with -f)"
     )
     assert raised.value.paths == ("b",)
