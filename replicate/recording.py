@@ -6,7 +6,6 @@ At exit the session ends as finished, as failed when an exception is on its way 
 from __future__ import annotations
 
 import atexit
-import datetime
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -19,12 +18,14 @@ from replicate.errors import InvalidInputError, RevisionNotFoundError, SessionEr
 from replicate.experiment import Experiment, Status, status, status_after
 from replicate.history import ExperimentHistory, History, assemble
 from replicate.host import Host
+from replicate.objects.ids import ObjectID
 from replicate.presenting import json_value, to_datetime
 from replicate.refs import CommitRecord
 from replicate.reporting import Reporter
 from replicate.repository import Repository
 from replicate.revisions import check_experiment_name, label, resolve, resolve_experiment
 from replicate.session import Session
+from replicate.summary import ExperimentSummary
 from replicate.text import plural
 from replicate.values import check_primary_metric, normalise
 
@@ -35,6 +36,8 @@ class InertExperiment(Experiment):
     """What `init()` returns where nothing is recorded. Everything can be called; nothing is saved."""
 
     def __init__(self, params: Mapping[str, Any], name: str | None, tags: Sequence[str]) -> None:
+        self._loaded = None
+        self._known = ExperimentSummary(ObjectID(bytes(32)), name, "", 0, "", dict(params), tuple(tags))
         self.id = ""
         self.name = name
         self.tags = list(tags)
@@ -77,47 +80,9 @@ class InertExperiment(Experiment):
         return CheckpointList()
 
     @property
-    def metric_names(self) -> list[str]:
-        """None."""
-        return []
-
-    @property
-    def primary_metric(self) -> tuple[str, str] | None:
-        """None."""
-        return None
-
-    @property
     def status(self) -> Status:
         """`stopped`: it never runs."""
         return "stopped"
-
-    @property
-    def exception(self) -> str | None:
-        """None."""
-        return None
-
-    @property
-    def duration(self) -> datetime.timedelta | None:
-        """None."""
-        return None
-
-    @property
-    def is_forked(self) -> bool:
-        """False."""
-        return False
-
-    def best(self) -> Checkpoint | None:
-        """Return None."""
-        return None
-
-    def latest(self) -> Checkpoint | None:
-        """Return None."""
-        return None
-
-    @property
-    def note(self) -> str:
-        """Nothing."""
-        return ""
 
     def tag(
         self,
