@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from replicate.errors import InvalidInputError, NotFoundError
 from replicate.history import ExperimentHistory, assemble, summarise
-from replicate.lifecycle import Change, change_tags, remove_checkpoints
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Mode, PathList
 from replicate.presenting import File, html_table, json_time, json_value, to_datetime
@@ -18,7 +17,6 @@ from replicate.reporting import Reporter
 from replicate.repository import Repository
 from replicate.summary import CheckpointSummary
 from replicate.text import format_bytes, format_value
-from replicate.worktree.checkout import iter_tree
 
 if TYPE_CHECKING:  # loaded when they are needed: a listing needs neither
     from replicate.diff import Difference, Side
@@ -86,6 +84,8 @@ class Checkpoint:
 
     def files(self) -> list[File]:
         """Return the files and links, in order of their paths."""
+        from replicate.worktree.checkout import iter_tree
+
         objects = self._repository.objects(self._record.locator)
         return [
             File.of(path, entry)
@@ -143,6 +143,8 @@ class Checkpoint:
             ConflictError: A tag is another commit's tag, or a name. Nothing was changed.
             InvalidInputError: A tag could not be typed as a revision. NotFoundError: A tag to remove is not there.
         """
+        from replicate.lifecycle import Change, change_tags
+
         change = Change(
             ObjectID.parse(self.experiment_id), ObjectID.parse(self.id), tuple(tags), tuple(remove), note=note
         )
@@ -157,6 +159,8 @@ class Checkpoint:
         Raises:
             InvalidInputError: It is the start of an experiment: delete that.
         """
+        from replicate.lifecycle import remove_checkpoints
+
         experiment = self._history()
         remove_checkpoints(self._repository, experiment, [self._record])
 

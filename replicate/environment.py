@@ -9,7 +9,6 @@ from typing import Any
 
 from replicate.refs import StartRecord
 from replicate.repository import Repository
-from replicate.worktree.checkout import find_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,8 @@ class Environment:
         start = self._start
         if start is None or start.environment is None or start.locator is None:
             return b""
+        from replicate.worktree.checkout import find_entry
+
         objects = self._repository.objects(start.locator)
         entry = find_entry(objects, start.environment, name)
         return objects.read(entry.object_id, claimed_bytes=entry.size_bytes) if entry else b""

@@ -17,7 +17,6 @@ from replicate.ending import exit_code
 from replicate.environment import Environment
 from replicate.errors import InvalidInputError, NotFoundError, StorageError
 from replicate.history import ExperimentHistory, assemble
-from replicate.lifecycle import Change, change_tags, remove_experiment
 from replicate.objects.ids import ObjectID
 from replicate.presenting import describe_saved, html_table, json_time, json_value, to_datetime
 from replicate.reporting import Reporter
@@ -202,6 +201,8 @@ class Experiment:
             ConflictError: A word is another commit's tag or name. Nothing was changed.
             InvalidInputError: A word could not be typed as a revision. NotFoundError: A tag to remove is not there.
         """
+        from replicate.lifecycle import Change, change_tags
+
         own = ObjectID.parse(self.id)
         change = Change(own, own, tuple(tags), tuple(remove), name, note)
         change_tags(self._repository, self._repository.history(), change, force=force)
@@ -218,6 +219,8 @@ class Experiment:
         Raises:
             ConflictError: It is running.
         """
+        from replicate.lifecycle import remove_experiment
+
         self.refresh()
         remove_experiment(self._repository, self._history, force=force)
 

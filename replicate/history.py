@@ -317,10 +317,6 @@ class Source(Protocol):
     def find_experiments(self, prefix: str) -> Sequence[ObjectID]:
         """Return every experiment, hidden ones too, whose id begins with some hex digits."""
 
-    @property
-    def unfolded(self) -> int:
-        """How many records lie in files of their own; each makes every listing a little slower."""
-
     def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """Return (experiment, commit) of commits whose records are there, but cannot be read; or their root's cannot.
 
@@ -364,11 +360,6 @@ class RecordsSource:
     def find_experiments(self, prefix: str) -> Sequence[ObjectID]:
         """See `Source`."""
         return [one for one in self._experiments if one.hex().startswith(prefix)]
-
-    @property
-    def unfolded(self) -> int:
-        """See `Source`."""
-        return 0
 
     def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """See `Source`. There are only records that were read."""
@@ -434,11 +425,6 @@ class History:
         """Return the visible experiments whose ids begin with some hex digits."""
         loaded = (self.experiment(one) for one in self._source.find_experiments(prefix))
         return [one for one in loaded if one is not None]
-
-    @property
-    def unfolded(self) -> int:
-        """See `Source`."""
-        return self._source.unfolded
 
     def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """See `Source`. Lists the store, to tell what is damaged from what is not there."""

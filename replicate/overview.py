@@ -107,11 +107,6 @@ class Overview:
             if one.summary is not None and one.experiment_id.hex().startswith(prefix)
         ]
 
-    @property
-    def unfolded(self) -> int:
-        """See `Source`."""
-        return sum(map(len, self._listing.records.values())) if self._listing else 0
-
     def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """See `Source`. Lists anew: what was removed since the look is not meant."""
         listing = self._refs.listing()

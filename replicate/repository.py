@@ -7,6 +7,7 @@ import fcntl
 import functools
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from replicate.config import Project
 from replicate.errors import CorruptionError, KeyNotFoundError, StorageError, UnsupportedFormatError
@@ -14,16 +15,19 @@ from replicate.history import History
 from replicate.host import Host
 from replicate.liveness import Liveness
 from replicate.objects.ids import blob_id
-from replicate.objects.index import ObjectIndex
-from replicate.objects.locator import FrameRef, LocatorView
-from replicate.objects.store import ObjectStore
-from replicate.objects.writer import ObjectWriter
 from replicate.overview import Overview
 from replicate.refs import CommitRecord, RecordName, RefStore
 from replicate.refs.cache import ShardCache
 from replicate.reporting import Reporter
 from replicate.transport import LocalTransport, Transport
-from replicate.worktree.index import Index
+
+if TYPE_CHECKING:  # what reads and writes packs is loaded when the first one is needed: a listing needs none
+    from replicate.objects.frames import FrameRef
+    from replicate.objects.index import ObjectIndex
+    from replicate.objects.locator import LocatorView
+    from replicate.objects.store import ObjectStore
+    from replicate.objects.writer import ObjectWriter
+    from replicate.worktree.index import Index
 
 MARKER_KEY = "ctl/v1"
 _LEFTOVER_NS = 86_400 * 10**9
@@ -110,11 +114,15 @@ class Repository:
     @functools.cached_property
     def index(self) -> ObjectIndex:
         """The dedup index."""
+        from replicate.objects.index import ObjectIndex
+
         durable = self.project.durability == "safe"
         return ObjectIndex(self.cache_path("objects.db"), self.transport, self.host.boot_id, durable=durable)
 
     def writer(self, workers: int = 1) -> ObjectWriter:
         """Begin to write objects; `index.begin_save` has been called, or will be. The caller closes it."""
+        from replicate.objects.writer import ObjectWriter
+
         return ObjectWriter(
             self.transport,
             self.index,
@@ -172,14 +180,20 @@ class Repository:
 
     def view(self, *locators: FrameRef) -> LocatorView:
         """Return the locations of what locators lead to."""
+        from replicate.objects.locator import LocatorView
+
         return LocatorView(self.transport, locators)
 
     def objects(self, *locators: FrameRef) -> ObjectStore:
         """Return the objects that locators lead to: those of the closures of their commits."""
+        from replicate.objects.store import ObjectStore
+
         return ObjectStore(self.transport, self.view(*locators))
 
     def all_objects(self) -> ObjectStore:
         """Return every object in the store, by the dedup index brought up to date."""
+        from replicate.objects.store import ObjectStore
+
         self.index.refresh()
         return ObjectStore(self.transport, self.index)
 
@@ -206,6 +220,8 @@ class Repository:
 
     def worktree_index(self) -> Index:
         """Open the worktree's stat cache."""
+        from replicate.worktree.index import Index
+
         return Index(self._worktree_path("index.db"))
 
     def read_head(self) -> CommitRecord | None:

@@ -12,8 +12,9 @@ from typing import Any
 from replicate.base import load_base
 from replicate.capture import Capture, describe
 from replicate.comparing import Change, compare_worktree
-from replicate.errors import ConflictError, InvalidInputError, SessionError
+from replicate.errors import ConflictError, InvalidInputError, ReplicateError, SessionError
 from replicate.history import ExperimentHistory
+from replicate.maintenance.folding import fold_when_due
 from replicate.masking import mask
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Commit, Mode, PathList, TreeEntry, encode_tree
@@ -24,6 +25,7 @@ from replicate.reporting import Reporter
 from replicate.repository import Repository
 from replicate.saving import Save, Saved
 from replicate.selection import NamedPath
+from replicate.text import plural
 from replicate.values import check_primary_metric, check_step, normalise
 from replicate.worktree.scan import join
 
@@ -307,7 +309,18 @@ class Session:
                 record = self.repository.refs.publish(self._experiment, seq, self.session_id, "e", fields)
             finally:
                 self.close()
+            self._fold()
             return record if isinstance(record, EndRecord) else None
+
+    def _fold(self) -> None:
+        """Fold the store's old records when there are many: somebody has to, and here nobody waits for a listing."""
+        try:
+            done = fold_when_due(self.repository, self._experiment)
+        except ReplicateError as exc:
+            self.reporter.warn(f"old records were not folded: {exc.message}")
+            return
+        if done is not None and done.records:
+            self.reporter.notice(f"{plural(done.records, 'old record')} folded, so that listings stay fast")
 
     def close(self) -> None:
         """Let go of what a running session holds, and record nothing. For a session that could not begin."""

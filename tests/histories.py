@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from replicate.history import History
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import ObjectID
-from replicate.objects.locator import FrameRef
 from replicate.objects.model import Commit
 from replicate.refs import CommitRecord, EndRecord, Record, RecordName, StartRecord
 from replicate.refs.records import Packset

@@ -19,8 +19,9 @@ from replicate.host import Host
 from replicate.maintenance.fsck import fsck
 from replicate.maintenance.report import Report
 from replicate.objects.codecs import Encoding
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Kind, ObjectID
-from replicate.objects.locator import FrameRef, read_framed
+from replicate.objects.locator import read_framed
 from replicate.objects.pack import Place, read_footer
 from replicate.objects.store import ObjectStore
 from replicate.refs import CommitRecord

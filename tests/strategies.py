@@ -9,10 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from replicate.objects.codecs import Encoding
+from replicate.objects.frames import MAX_PACK_BYTES, FrameRef
 from replicate.objects.ids import Kind, ObjectID
-from replicate.objects.locator import FrameRef, Locator
+from replicate.objects.locator import Locator
 from replicate.objects.model import MAX_LINK_BYTES, Commit, Mode, PathList, TreeEntry, check_name
-from replicate.objects.pack import FRAME, HEADER, MAX_PACK_BYTES, Entry, Place
+from replicate.objects.pack import FRAME, HEADER, Entry, Place
 
 settings.register_profile("moderate", max_examples=60, deadline=None)
 settings.load_profile("moderate")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from replicate.errors import CorruptionError, UnsupportedFormatError
-from replicate.maintenance.folding import DAY_NS, Folded, fold
+from replicate.maintenance.folding import DAY_NS, Folded, fold, fold_when_due
 from replicate.objects.ids import ObjectID
 from replicate.refs.catalogs import decode_full, decode_heads, encode_full, encode_heads
 from replicate.refs.names import CatalogName
@@ -94,6 +94,32 @@ def test_years_of_daily_folds_leave_few_catalogs(
     assert len(store.plain_history().commits) == 120
     (summary,) = store.history(tmp_path / "cache").summaries
     assert summary.count == 119
+
+
+def test_a_store_is_folded_by_itself_when_a_shard_has_a_hundred_old_records(
+    store: RecordedStore, transport: CountingTransport, tmp_path: Path
+) -> None:
+    experiment = store.series(96)  # with root, start and end 99 records, in one shard
+    repository = store.repository(tmp_path)
+    transport.now = 2 * DAY_NS
+    transport.forget()
+    assert fold_when_due(repository, experiment) is None
+    assert (transport.listed, transport.read) == ([f"refs/{experiment.hex()[:2]}/"], [])
+    transport.now = 0
+    store.tag(experiment, experiment, add=["a"])
+    transport.now = 2 * DAY_NS - 1
+    assert fold_when_due(repository, experiment) is None
+    transport.now = 2 * DAY_NS
+    done = fold_when_due(repository, experiment)
+    assert done is not None
+    assert (done.records, done.deleted) == (100, 0)
+    transport.now += DAY_NS - 1
+    assert fold_when_due(repository, experiment) is None
+    transport.now += 1
+    done = fold_when_due(repository, experiment)
+    assert done is not None
+    assert (done.records, done.deleted) == (0, 100)
+    assert fold_when_due(repository, experiment) is None
 
 
 def test_two_that_fold_at_once_lose_nothing(store: RecordedStore, tmp_path: Path) -> None:

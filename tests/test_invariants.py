@@ -11,8 +11,9 @@ import pytest
 
 from replicate.errors import CorruptionError, StorageError, UnsupportedFormatError
 from replicate.objects.codecs import Encoding
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Kind, ObjectID, pack_id, record_hash
-from replicate.objects.locator import FrameRef, Locator, LocatorView, read_locator
+from replicate.objects.locator import Locator, LocatorView, read_locator
 from replicate.objects.pack import FRAME, HEADER, pack_key, read_footer
 from replicate.objects.store import ObjectStore
 from replicate.refs import CommitRecord, RefStore

@@ -19,6 +19,7 @@ from replicate.errors import (
     InvalidInputError,
     ReplicateError,
     SessionError,
+    StorageError,
     StorageFullError,
     UnsupportedFormatError,
 )
@@ -28,6 +29,7 @@ from replicate.session import Session
 from replicate.transport import LocalTransport
 from replicate.transport.local import Disk
 from tests.projects import CAPTURE, SampleProject, read_folder, store_files
+from tests.recorded import DAY_NS, CountingTransport
 
 LOSS = ("loss", "minimize")
 
@@ -321,6 +323,31 @@ def test_an_end_is_recorded_once(project: SampleProject, session: Session, statu
     (end,) = project.experiment().ends.values()
     assert (end.status, end.exception) == (status, None)
     assert end.duration_ns > 0
+
+
+def test_an_end_folds_the_old_records_when_there_are_many_and_says_so(tmp_path: Path) -> None:
+    transport = CountingTransport()
+    project = SampleProject(tmp_path, transport=transport)
+    session = project.begin()
+    for step in range(98):
+        session.checkpoint((), step, {}, None)
+    transport.now = 2 * DAY_NS
+    session.end("finished")
+    assert project.events.notices[-1] == "100 old records folded, so that listings stay fast"
+    assert len(transport.keys("cat/")) == 2
+    assert len(project.experiment().checkpoints) == 98
+
+
+def test_a_fold_that_fails_at_the_end_is_a_warning(tmp_path: Path) -> None:
+    class Failing(CountingTransport):
+        def probe(self) -> int:
+            raise StorageError("no clock", operation="write")
+
+    project = SampleProject(tmp_path, transport=Failing())
+    project.begin().end("finished")
+    assert project.events.warnings == ["old records were not folded: no clock"]
+    (end,) = project.experiment().ends.values()
+    assert end.status == "finished"
 
 
 def test_an_exception_is_recorded_with_type_and_message(project: SampleProject, session: Session) -> None:

@@ -17,7 +17,8 @@ def command(as_json: bool, directory: str) -> None:
     """Fold ref records that are a day old into catalogs, which list faster
 
     A record is deleted a day after a catalog that holds it was written, by a later fold. Nothing else changes: every
-    command shows the same before and after. Safe to run at any time, by several at once, and to interrupt.
+    command shows the same before and after. Safe to run at any time, by several at once, and to interrupt. A session
+    that ends does it too, once a day at most, when there are some 25,000 records of two days or more.
     """
     done = fold(open_repository(directory))
     if as_json:

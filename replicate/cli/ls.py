@@ -20,7 +20,6 @@ from replicate.summary import CheckpointSummary
 from replicate.text import align_numbers, columns, cut, format_age, format_value, plural, printable
 
 _COLUMN = 24
-_MANY_RECORDS = 50_000
 _NARROWER = (16, 12)
 _METRICS = 3
 _LESS_NEEDED = ("started", "host", "user", "latest")
@@ -69,10 +68,6 @@ def command(
             click.echo(one.id)
     elif experiments:
         _table(experiments, show_all, list(dict.fromkeys(wanted)))
-        if history.unfolded > _MANY_RECORDS:
-            click.echo(
-                f"{history.unfolded:,} records are not folded; `replicate fold-refs` makes this faster", err=True
-            )
     else:
         click.echo("no experiments" + (" match" if filters else " yet"), err=True)
     return 0 if experiments else 1

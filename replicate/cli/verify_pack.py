@@ -18,8 +18,9 @@ from replicate.errors import (
 )
 from replicate.maintenance.packs import examine
 from replicate.objects.codecs import Encoding
+from replicate.objects.frames import MAX_PACK_BYTES
 from replicate.objects.ids import Kind, ObjectID, pack_id
-from replicate.objects.pack import MAX_PACK_BYTES, Entry
+from replicate.objects.pack import Entry
 from replicate.revisions import MIN_PREFIX_DIGITS
 from replicate.transport import LocalTransport
 

@@ -17,8 +17,9 @@ from replicate.maintenance.packs import Packs
 from replicate.maintenance.report import Findings, Paths, Target
 from replicate.objects.codecs import BASED, Encoding
 from replicate.objects.codecs.concat import Chunk
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Kind, ObjectID
-from replicate.objects.locator import FrameRef, Locator, read_locator
+from replicate.objects.locator import Locator, read_locator
 from replicate.objects.model import Mode, TreeEntry, directory_size
 from replicate.objects.pack import Entry, Place, pack_key
 from replicate.objects.store import ObjectStore, check_entry, place_name

@@ -25,6 +25,7 @@ from replicate.transport import KeyInfo
 
 DAY_NS = 86_400 * 10**9
 _CATALOG_BYTES = 16 << 20
+_DUE_RECORDS = 100
 _MERGE_RATIO = 4
 _SHARDS = [f"{number:02x}" for number in range(256)]
 
@@ -115,6 +116,27 @@ def fold(repository: Repository, *, older_than_ns: int = DAY_NS, delete_after_ns
     deleted += len(outdated) - len(transport.delete(sorted(outdated)))
     written += _write_heads(repository, full, [one for one in catalogs if one.name.key not in outdated])
     return Folded(count, tuple(written), deleted)
+
+
+def fold_when_due(repository: Repository, experiment: ObjectID) -> Folded | None:
+    """Fold if the shard of an experiment, taken as a sample of all 256, has many old records; return what was done.
+
+    Records of two days are counted: those that were folded the day before are still there, and go with the next fold.
+    So a store is folded once a day at most, unless by hand. Costs two listings, of one shard and of the catalogs.
+
+    Raises:
+        As `fold`.
+    """
+    transport = repository.transport
+    now = transport.probe()
+
+    def is_old(info: KeyInfo, days: int) -> bool:
+        return info.time_ns is not None and now - info.time_ns >= days * DAY_NS
+
+    count = sum(is_old(info, 2) for info in transport.list(f"refs/{experiment.hex()[:2]}/"))
+    if count < _DUE_RECORDS or any(not is_old(info, 1) for info in transport.list("cat/")):
+        return None
+    return fold(repository)
 
 
 def _catalog_name(key: str) -> CatalogName | None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from replicate.errors import CorruptionError, KeyNotFoundError, ReplicateError, StorageError
 from replicate.maintenance.report import Findings
+from replicate.objects.frames import MAX_PACK_BYTES
 from replicate.objects.ids import Buffer, ObjectID
 from replicate.objects.pack import (
     HEADER,
-    MAX_PACK_BYTES,
     TRAILER,
     Entry,
     Place,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import ObjectID
-from replicate.objects.locator import FrameRef
 from replicate.refs.records import Packset
 
 _MOST_PATHS = 100

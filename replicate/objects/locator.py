@@ -10,10 +10,10 @@ from typing import Protocol
 from replicate.errors import CorruptionError, InvalidInputError, KeyNotFoundError
 from replicate.objects import canonical
 from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, zstd
+from replicate.objects.frames import MAX_PACK_BYTES, FrameRef
 from replicate.objects.ids import ID_BYTES, Kind, ObjectID, object_id
 from replicate.objects.pack import (
     FRAME,
-    MAX_PACK_BYTES,
     Entry,
     Place,
     decode_entries,
@@ -24,33 +24,6 @@ from replicate.objects.pack import (
 from replicate.transport import Transport
 
 MAX_OLDER = 16
-
-
-@dataclass(frozen=True, slots=True)
-class FrameRef:
-    """A frame by its place alone: pack, offset and length in bytes, header included."""
-
-    pack: ObjectID
-    offset: int
-    length: int
-
-    def encode(self) -> list[object]:
-        """Return the array of SPEC §8."""
-        return [bytes(self.pack), self.offset, self.length]
-
-    @classmethod
-    def decode(cls, value: object, where: str, holder: ObjectID | None = None) -> FrameRef:
-        """Read the array of SPEC §8; `CorruptionError` for anything else. An empty pack id stands for `holder`."""
-        if (
-            isinstance(value, list)
-            and len(value) == 3
-            and isinstance(value[0], bytes)
-            and all(type(item) is int and 0 <= item <= MAX_PACK_BYTES for item in value[1:])
-        ):
-            pack = value[0] or holder or b""
-            if len(pack) == ID_BYTES:
-                return cls(ObjectID(pack), value[1], value[2])
-        raise CorruptionError(f"{where} is damaged: not [pack, offset, length]", where=where)
 
 
 class Locations(Protocol):

@@ -16,12 +16,12 @@ from blake3 import blake3
 
 from replicate.errors import CorruptionError
 from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, fill, zstd
+from replicate.objects.frames import MAX_PACK_BYTES
 from replicate.objects.ids import Buffer, Kind, ObjectID, object_id, pack_id
 from replicate.transport import Transport
 
 PACK_BYTES = 68 << 20
 TARGET_BYTES = 34 << 20
-MAX_PACK_BYTES = 256 << 20
 HEADER = struct.Struct("<8sH6s16s")
 FRAME = struct.Struct("<4sBBBBQQ32sI")
 ENTRY = struct.Struct("<32sBBBBIIQ")

@@ -22,9 +22,10 @@ from replicate.objects.codecs import BASED, Encoding, base_id, concat, fill, pat
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
 from replicate.objects.cutting import MAX_PIECE_BYTES, cut_fixed
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Buffer, Kind, ObjectID, blob_id, object_id
 from replicate.objects.index import ObjectIndex
-from replicate.objects.locator import MAX_OLDER, FrameRef, Locator, LocatorView, read_locator
+from replicate.objects.locator import MAX_OLDER, Locator, LocatorView, read_locator
 from replicate.objects.pack import Entry, PackBuffer, Place, frame_payload, pack_key
 from replicate.transport import Transport
 

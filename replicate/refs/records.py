@@ -14,8 +14,8 @@ from typing import Any
 
 from replicate.errors import CorruptionError, InvalidInputError
 from replicate.objects import canonical
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import ID_BYTES, ObjectID, record_hash
-from replicate.objects.locator import FrameRef
 from replicate.objects.model import Commit, commit_id, decode_commit
 from replicate.refs.names import NO_SUBJECT, RecordName, is_session
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replicate.errors import CorruptionError, KeyNotFoundError
 from replicate.objects import canonical
 from replicate.objects.ids import ID_BYTES, Kind, ObjectID
-from replicate.objects.locator import read_framed
-from replicate.objects.writer import Stored
 from replicate.refs.catalogs import MAX_CATALOG_BYTES, FullCatalog, HeadsCatalog, decode_full, decode_heads
 from replicate.refs.names import NO_SUBJECT, CatalogName, RecordName, experiment_prefix
 from replicate.refs.records import (
@@ -22,6 +20,9 @@ from replicate.refs.records import (
     encode_record,
 )
 from replicate.transport import Transport
+
+if TYPE_CHECKING:
+    from replicate.objects.writer import Stored
 
 _KEPT_CATALOGS = 16
 
@@ -230,6 +231,8 @@ class RefStore:
         if packset.at is None:
             return packset.packs
         where = f"the packset in pack {packset.at.pack.hex()}"
+        from replicate.objects.locator import read_framed  # packs: most records list theirs themselves
+
         _, data = read_framed(self._transport, packset.at, Kind.PACKSET)
         value = canonical.decode(data, where)
         if not isinstance(value, list) or any(type(one) is not bytes or len(one) != ID_BYTES for one in value):

@@ -9,8 +9,9 @@ import pytest
 
 from replicate.errors import CorruptionError, ReplicateError
 from replicate.objects.codecs import Encoding
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Kind, object_id
-from replicate.objects.locator import FrameRef, Locator
+from replicate.objects.locator import Locator
 from replicate.objects.model import Commit, Mode, TreeEntry, commit_id, encode_commit, encode_tree
 from replicate.refs import RefStore
 from replicate.repository import Repository

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from replicate.errors import CorruptionError, ReplicateError
 from replicate.objects import canonical
 from replicate.objects.codecs import Encoding
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Kind, ObjectID, object_id
-from replicate.objects.locator import FrameRef, Locator, LocatorView
+from replicate.objects.locator import Locator, LocatorView
 from replicate.objects.model import Commit, commit_id, encode_commit, encode_tree
 from replicate.objects.pack import ENTRY, Entry, Place
 from replicate.objects.store import ObjectStore

@@ -8,8 +8,9 @@ from hypothesis import given
 from replicate.errors import CorruptionError, InvalidInputError
 from replicate.objects import canonical, locator
 from replicate.objects.codecs import Encoding
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Kind, ObjectID, object_id
-from replicate.objects.locator import FrameRef, Locator, LocatorView, read_framed, read_locator
+from replicate.objects.locator import Locator, LocatorView, read_framed, read_locator
 from replicate.objects.pack import FRAME, HEADER, Entry, Place, encode_entries
 from replicate.transport import MemoryTransport
 from tests.builders import BuiltPack, Frame, build_pack, some_id, zstd_frame

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from replicate.errors import CorruptionError, KeyNotFoundError
 from replicate.objects.codecs import Encoding
+from replicate.objects.frames import MAX_PACK_BYTES
 from replicate.objects.ids import Kind, ObjectID, object_id, pack_id
 from replicate.objects.pack import (
     END_MAGIC,
     ENTRY,
     FRAME,
     HEADER,
-    MAX_PACK_BYTES,
     PACK_BYTES,
     TARGET_BYTES,
     TRAILER,

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from replicate.errors import CorruptionError, InvalidInputError
 from replicate.objects import canonical
+from replicate.objects.frames import MAX_PACK_BYTES
 from replicate.objects.ids import ObjectID, record_hash
 from replicate.objects.model import MAX_COMMIT_BYTES, Commit, commit_id, encode_commit
-from replicate.objects.pack import MAX_PACK_BYTES
 from replicate.refs.names import RecordName
 from replicate.refs.records import (
     MAGIC,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from replicate.errors import CorruptionError, InvalidInputError
 from replicate.objects import canonical
+from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Kind, ObjectID
-from replicate.objects.locator import FrameRef
 from replicate.refs import CommitRecord, EndRecord, RefStore, StartRecord, UnknownRecord
 from replicate.refs.names import RecordName
 from replicate.refs.records import MAX_RECORD_BYTES, Packset
