@@ -10,9 +10,9 @@
 Afterwards `replicate ls` lists what ran, and `replicate checkout` brings it back.
 
 The public names are those of `__all__`; they are loaded on first use, so that `import replicate` costs nothing. The
-floors, from the ground: errors, reporting, text, host · transport, config · objects · refs · worktree, history,
-revisions · repository · saving, restoring · values, capture, diff, session, experiment · collection, recording,
-console · cli. A file imports from floors below it only.
+floors, from the ground: errors, reporting, text, host · transport, config · objects · refs, tensors · worktree,
+history, revisions · repository · saving, restoring · values, capture, diff, session, experiment · collection,
+recording, console · cli. A file imports from floors below it only.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
     from replicate.checkpoints import Checkpoint, CheckpointList
     from replicate.collection import ExperimentCollection
-    from replicate.diff import Difference, FileChange, TextDiff, ValueChange
+    from replicate.diff import Difference, FileChange, TensorChange, TensorDiff, TextDiff, ValueChange
     from replicate.errors import ReplicateError
     from replicate.experiment import Experiment, ExperimentList
     from replicate.presenting import File
+    from replicate.tensors import Tensor
 
     experiments: ExperimentCollection
 
@@ -46,6 +47,9 @@ __all__ = [
     "File",
     "FileChange",
     "ReplicateError",
+    "Tensor",
+    "TensorChange",
+    "TensorDiff",
     "TextDiff",
     "ValueChange",
     "__version__",
@@ -64,6 +68,9 @@ _HOMES = {
     "File": "replicate.presenting",
     "FileChange": "replicate.diff",
     "ReplicateError": "replicate.errors",
+    "Tensor": "replicate.tensors",
+    "TensorChange": "replicate.diff",
+    "TensorDiff": "replicate.diff",
     "TextDiff": "replicate.diff",
     "ValueChange": "replicate.diff",
 }

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from replicate.base import MAX_NESTING
 from replicate.errors import InvalidInputError, ObjectNotFoundError, StorageError
+from replicate.objects.choosing import cut
 from replicate.objects.cutting import MAX_PIECE_BYTES
 from replicate.objects.ids import Kind, ObjectID
 from replicate.objects.model import (
@@ -103,9 +104,10 @@ class Assembly:
             return self._add(OpenFile(spool.fileno(), Stat.of(os.fstat(spool.fileno()))))
 
     def _add(self, file: OpenFile) -> ObjectID:
-        if file.size_bytes <= MAX_PIECE_BYTES:
-            return self._writer.write_blob(file.read_all())
-        return self._writer.write_large(file, lambda size: None)
+        pieces = cut(file.size_bytes, file.read)
+        if len(pieces) <= 1:
+            return self._writer.write_blob(file.read_all(), pieces[0] if pieces else None)
+        return self._writer.write_large(file, pieces, lambda size: None)
 
     def add_tree(self, entries: Iterable[GivenEntry]) -> ObjectID:
         """Store the tree that holds these entries, with the trees of the folders in their paths, and return its id.

@@ -18,9 +18,12 @@ from replicate.repository import Repository
 from replicate.summary import CheckpointSummary
 from replicate.text import format_bytes, format_value
 
-if TYPE_CHECKING:  # loaded when they are needed: a listing needs neither
+if TYPE_CHECKING:  # loaded when they are needed: a listing needs none
+    from numpy.typing import NDArray
+
     from replicate.diff import Difference, Side
     from replicate.restoring import Restored
+    from replicate.tensors import Tensor, TensorFile
 
 
 class Checkpoint:
@@ -103,6 +106,43 @@ class Checkpoint:
         from replicate.restoring import open_file
 
         return open_file(self._repository.objects(self._record.locator), self._record.commit.tree, path)
+
+    def tensors(self, path: str) -> list[Tensor]:
+        """Return name, dtype and shape of the tensors in a weight file. Its header is read, and no tensor.
+
+        The format is told by content: safetensors, torch (what `torch.save` writes, as a zip archive), GGUF, npy, npz.
+        Nothing is unpickled: the pickle in a torch file is followed opcode by opcode, and where it holds what is not
+        known here, or does not fit the storages, these are listed by their entries (`data/0`) instead.
+
+        Raises:
+            PathNotFoundError: There is no such file in the checkpoint.
+            WeightsFileError: It has none of these formats, or its header contradicts itself.
+            CorruptionError: What is stored is damaged.
+        """
+        return self._open_tensors(path).tensors()
+
+    def tensor(self, path: str, name: str | None = None) -> NDArray[Any]:
+        """Return one tensor of a weight file as a numpy array. Only its bytes are decoded, and the file's header.
+
+        bfloat16 and float8 come as the dtypes of `ml_dtypes` where that is installed, else as their bits in uint16 and
+        uint8. Quantised blocks of GGUF, 4- and 6-bit floats, and storages by their entries, come as bytes: uint8, of
+        one dimension. Views of a torch storage keep their strides.
+
+        Args:
+            path: The file.
+            name: As `tensors` lists it; None for the only one.
+
+        Raises:
+            TensorNotFoundError: The file has no such tensor. Else as `tensors`.
+        """
+        return self._open_tensors(path).array(name)
+
+    def _open_tensors(self, path: str) -> TensorFile:
+        from replicate.restoring import find_file
+        from replicate.tensors import TensorFile
+
+        file = find_file(self._repository.objects(self._record.locator), self._record.commit.tree, path)
+        return TensorFile(path, file.size_bytes, file.read_at)
 
     def checkout(
         self,
@@ -238,6 +278,9 @@ class InertCheckpoint(Checkpoint):
 
     def open(self, path: str) -> io.BufferedReader:
         """Raise: there is nothing to open."""
+        raise NotFoundError("this checkpoint was not saved", hint="see Checkpoint.is_saved")
+
+    def _open_tensors(self, path: str) -> TensorFile:
         raise NotFoundError("this checkpoint was not saved", hint="see Checkpoint.is_saved")
 
     def checkout(

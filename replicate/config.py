@@ -18,8 +18,8 @@ from replicate.errors import ConfigError, InvalidInputError, ProjectNotFoundErro
 
 CONFIG_NAME = "replicate.yaml"
 STORE_NAME = ".replicate"
-_KEYS = ("repository", "store", "durability")
-_DURABILITIES = ("safe", "fast")
+_KEYS = ("repository", "store", "durability", "effort")
+_CHOICES = {"durability": ("safe", "fast"), "effort": ("normal", "high")}
 _MODES = ("online", "offline", "disabled")
 
 Mode = Literal["online", "offline", "disabled"]
@@ -33,11 +33,13 @@ class Project:
         root: The worktree, an absolute path without links.
         store: The local store's folder, absolute.
         durability: `safe`: a checkpoint survives power loss when the call returns; `fast`: a killed process only.
+        effort: `high`: weights are stored a few percent smaller, at half the speed.
     """
 
     root: str
     store: str
     durability: Literal["safe", "fast"] = "safe"
+    effort: Literal["normal", "high"] = "normal"
 
 
 def find_project(start: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Project | None:
@@ -101,7 +103,8 @@ def _project(root: str, values: Mapping[str, str], environment: Mapping[str, str
             f"the store cannot be the project's folder itself: {root}", hint="name a folder in it, or elsewhere"
         )
     durability: Literal["safe", "fast"] = "fast" if values.get("durability") == "fast" else "safe"
-    return Project(root, place, durability)
+    effort: Literal["normal", "high"] = "high" if values.get("effort") == "high" else "normal"
+    return Project(root, place, durability, effort)
 
 
 def _read_config(path: str) -> dict[str, str]:
@@ -130,7 +133,8 @@ def _read_config(path: str) -> dict[str, str]:
     values: dict[str, str] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        values[_check_key(path, line, key_node.value, values)] = _check_value(path, line, key_node.value, value_node)
+        key = _check_key(path, line, key_node.value, values)
+        values[key] = _check_value(path, line, key, value_node)
     return values
 
 
@@ -152,8 +156,8 @@ def _check_value(path: str, line: int, key: str, node: Any) -> str:
     value = node.value
     if not isinstance(value, str) or not value or node.tag.endswith(":null"):
         raise ConfigError(f"{path} line {line}: {key!r} needs a value that is text")
-    if key == "durability" and value not in _DURABILITIES:
-        raise ConfigError(f"{path} line {line}: durability is {' or '.join(_DURABILITIES)}, not {value!r}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise ConfigError(f"{path} line {line}: {key} is {' or '.join(_CHOICES[key])}, not {value!r}")
     if key == "repository" and value.rstrip("/") not in (STORE_NAME, f"./{STORE_NAME}", f"file://{STORE_NAME}"):
         raise ConfigError(
             f"{path} line {line}: this version keeps everything in {STORE_NAME}; it cannot use {value!r} yet",

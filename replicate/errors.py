@@ -3,11 +3,14 @@
     ReplicateError                  anything below; has `kind`, `hint` and `exit_code`
     ├── InvalidInputError           (also ValueError) fix the argument
     │   ├── ConfigError             fix the line of the configuration file
-    │   └── AmbiguousRevisionError  (has `candidates`) type more of it
+    │   ├── MissingPackageError     install the package
+    │   ├── AmbiguousRevisionError  (has `candidates`) type more of it
+    │   └── WeightsFileError        open the file as bytes: its tensors cannot be told
     ├── NotFoundError               (also LookupError) look elsewhere
     │   ├── ProjectNotFoundError    go to the project's folder, or start one with a save
     │   ├── RevisionNotFoundError   list what there is
     │   ├── PathNotFoundError       list the commit's files
+    │   ├── TensorNotFoundError     list the file's tensors
     │   ├── ObjectNotFoundError     (has `object_id`) the store lacks an object
     │   └── KeyNotFoundError        (has `key`) the storage lacks a key
     ├── ConflictError               decide, then repeat
@@ -15,7 +18,10 @@
     ├── CorruptionError             (has `where`) stop; stored bytes are not what was saved
     ├── UnsupportedFormatError      upgrade
     ├── StorageError                (has `key`, `operation`) the disk or the network failed; repeating is safe
-    │   └── StorageFullError        (has `needed_bytes`) make room, then repeat
+    │   ├── StorageFullError        (has `needed_bytes`) make room, then repeat
+    │   ├── StorageDeniedError      log in, or ask for permission, then repeat
+    │   ├── StorageMissingError     correct the URL, or create the bucket
+    │   └── StorageUnreachableError wait, then repeat
     └── SessionError                call `replicate.init()` (again)
 
 Bugs are not `ReplicateError`; they stay plain and loud. Exit codes: design of the command line, `replicate --help`.
@@ -61,6 +67,12 @@ class ConfigError(InvalidInputError):
     kind = "config"
 
 
+class MissingPackageError(InvalidInputError):
+    """What was asked for needs a package that is not installed."""
+
+    kind = "missing-package"
+
+
 class AmbiguousRevisionError(InvalidInputError):
     """A prefix matches several commits."""
 
@@ -69,6 +81,12 @@ class AmbiguousRevisionError(InvalidInputError):
     def __init__(self, message: str, *, candidates: Sequence[str], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.candidates = tuple(candidates)
+
+
+class WeightsFileError(InvalidInputError):
+    """A file is no weight file of a known format, or its header contradicts its bytes. It is stored as it was saved."""
+
+    kind = "weights-file"
 
 
 class NotFoundError(ReplicateError, LookupError):
@@ -94,6 +112,12 @@ class PathNotFoundError(NotFoundError):
     """A commit or the worktree has no such path."""
 
     kind = "path-not-found"
+
+
+class TensorNotFoundError(NotFoundError):
+    """A weight file has no such tensor."""
+
+    kind = "tensor-not-found"
 
 
 class ObjectNotFoundError(NotFoundError):
@@ -173,6 +197,24 @@ class StorageFullError(StorageError):
     ) -> None:
         super().__init__(message, key=key, operation=operation, hint=hint)
         self.needed_bytes = needed_bytes
+
+
+class StorageDeniedError(StorageError):
+    """The storage does not know us, or does not allow it: credentials are missing, wrong, expired, or not enough."""
+
+    kind = "storage-denied"
+
+
+class StorageMissingError(StorageError):
+    """The bucket or container of a store is not there."""
+
+    kind = "storage-missing"
+
+
+class StorageUnreachableError(StorageError):
+    """No answer, or not to the end, often enough to give up for now."""
+
+    kind = "storage-unreachable"
 
 
 class SessionError(ReplicateError):

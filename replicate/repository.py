@@ -129,6 +129,7 @@ class Repository:
             random=self.host.random,
             durable=self.project.durability == "safe",
             workers=workers,
+            effort=self.project.effort,
         )
 
     def excluded_paths(self, folder: str) -> tuple[bytes, ...]:

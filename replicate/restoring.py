@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ from replicate.worktree.scan import Scanner
 from replicate.worktree.times import WorktreeClock
 
 _MAX_LINKS = 40
+_KEPT_BYTES = 12 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +131,18 @@ def open_file(objects: ObjectStore, tree: ObjectID, path: str) -> io.BufferedRea
     Raises:
         PathNotFoundError: The tree has no such path, or it is no file. A link is followed within the tree.
     """
+    return io.BufferedReader(find_file(objects, tree, path), 1 << 16)
+
+
+def find_file(objects: ObjectStore, tree: ObjectID, path: str) -> BlobReader:
+    """Return what reads a file of a tree, not buffered; raises as `open_file`."""
     raw = os.fsencode(path).strip(b"/")
     for _ in range(_MAX_LINKS):
         entry, walked, rest = _walk_to_link(objects, tree, raw)
         if entry is None:
             raise PathNotFoundError(f"the checkpoint has no file {path!r}", hint="checkpoint.files() lists its files")
         if entry.mode.is_file:
-            return io.BufferedReader(BlobReader(objects, entry.object_id, entry.size_bytes), 1 << 16)
+            return BlobReader(objects, entry.object_id, entry.size_bytes)
         if entry.mode is Mode.DIRECTORY:
             raise PathNotFoundError(f"{path!r} is a folder in the checkpoint", hint="open one of its files")
         target = objects.read(entry.object_id, claimed_bytes=entry.size_bytes)
@@ -159,23 +167,30 @@ def _walk_to_link(objects: ObjectStore, tree: ObjectID, path: bytes) -> tuple[Tr
 
 
 class BlobReader(io.RawIOBase):
-    """A blob as a file. Every chunk is verified by its id; a blob read from beginning to end is verified as a whole."""
+    """A blob as a file. Every chunk is verified by its id; a blob read from beginning to end is verified as a whole.
+
+    Chunks are decoded when they are asked for; the last ones are kept, up to 12 MiB, so that going back is cheap.
+
+    Attributes:
+        size_bytes: Its length.
+        chunks: Its pieces in order, of which one may be the blob itself.
+    """
 
     def __init__(self, objects: ObjectStore, blob: ObjectID, size_bytes: int) -> None:
         super().__init__()
         self._objects = objects
         self._blob = blob
-        self._size = size_bytes
-        self._chunks = objects.read_chunks(blob)
+        self.size_bytes = size_bytes
+        self.chunks = objects.read_chunks(blob)
         self._starts = [0]
-        for chunk in self._chunks:
+        for chunk in self.chunks:
             self._starts.append(self._starts[-1] + chunk.length)
         if self._starts[-1] != size_bytes:
             where = f"blob {blob.hex()}"
             raise CorruptionError(f"{where} is damaged: it has another length than its tree says", where=where)
         self._position = 0
-        self._loaded = -1
-        self._data = b""
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._kept_bytes = 0
         self._hasher = blake3()
         self._hashed = 0
 
@@ -193,7 +208,7 @@ class BlobReader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """See io.RawIOBase."""
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
         if origin + offset < 0:
             raise ValueError(f"negative seek position {origin + offset}")
         self._position = origin + offset
@@ -202,34 +217,43 @@ class BlobReader(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         """See io.RawIOBase."""
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        if self._position >= self._size or not len(view):
+        if self._position >= self.size_bytes or not len(view):
             return 0
-        number = self._find(self._position)
-        if number != self._loaded:
-            self._data = self._objects.read_chunk(self._chunks[number], self._blob)
-            self._loaded = number
-            self._hash(number)
+        number = bisect.bisect_right(self._starts, self._position, hi=len(self.chunks)) - 1
         begin = self._position - self._starts[number]
-        part = memoryview(self._data)[begin : begin + len(view)]
+        part = memoryview(self._load(number))[begin : begin + len(view)]
         view[: len(part)] = part
         self._position += len(part)
         return len(part)
 
-    def _find(self, position: int) -> int:
-        low, high = 0, len(self._chunks) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._starts[middle] <= position:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes at `offset`, fewer only at the end; raises as the store does."""
+        buffer = bytearray(max(0, min(length, self.size_bytes - offset)))
+        view = memoryview(buffer)
+        self._position = offset
+        done = 0
+        while done < len(buffer):
+            done += self.readinto(view[done:])
+        return bytes(buffer)
 
-    def _hash(self, number: int) -> None:
-        if self._hashed != number or len(self._chunks) == 1:
+    def _load(self, number: int) -> bytes:
+        data = self._kept.get(number)
+        if data is None:
+            data = self._objects.read_chunk(self.chunks[number], self._blob)
+            self._kept[number] = data
+            self._kept_bytes += len(data)
+            while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
+                self._kept_bytes -= len(self._kept.popitem(last=False)[1])
+        else:
+            self._kept.move_to_end(number)
+        self._hash(number, data)
+        return data
+
+    def _hash(self, number: int, data: bytes) -> None:
+        if self._hashed != number or len(self.chunks) == 1:
             return
-        self._hasher.update(self._data)
+        self._hasher.update(data)
         self._hashed += 1
-        if self._hashed == len(self._chunks) and self._hasher.digest() != self._blob:
+        if self._hashed == len(self.chunks) and self._hasher.digest() != self._blob:
             where = f"blob {self._blob.hex()}"
             raise CorruptionError(f"{where} is damaged: its chunks do not match its id", where=where)

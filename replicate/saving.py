@@ -5,12 +5,15 @@ The order is I1's. What the index vouches for is not opened; what the previous c
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from replicate.base import Base, DirectoryState, load_directories
+from replicate.earlier import EarlierFiles
 from replicate.errors import CorruptionError, ObjectNotFoundError, StorageError
+from replicate.objects.choosing import cut
 from replicate.objects.cutting import MAX_PIECE_BYTES
 from replicate.objects.ids import Kind, ObjectID, blob_id
 from replicate.objects.model import (
@@ -31,6 +34,7 @@ from replicate.refs.store import packset_of
 from replicate.reporting import Reporter
 from replicate.repository import Repository
 from replicate.selection import Item, Listing, NamedPath, Selection, select_named, select_worktree
+from replicate.text import path_text, some_paths
 from replicate.worktree.index import FINE_GRAIN_NS, Index
 from replicate.worktree.reading import ChangedWhileRead, OpenFile, open_file, read_small
 from replicate.worktree.scan import join
@@ -63,16 +67,24 @@ class Save:
         base: The commit whose files are kept where the save names only some, and whose objects are not stored again.
         reporter: Hears of progress.
         told: What the user was told before in this session and need not hear again; added to.
+        generation: The seq of the commit to be: it spaces the bases of weights.
     """
 
     def __init__(
-        self, repository: Repository, index: Index, base: Base | None, reporter: Reporter, told: set[str] | None = None
+        self,
+        repository: Repository,
+        index: Index,
+        base: Base | None,
+        reporter: Reporter,
+        told: set[str] | None = None,
+        generation: int = 0,
     ) -> None:
         self._told = told if told is not None else set()
         self._repository = repository
         self._host = repository.host
         self._index = index
         self._base = base
+        self._generation = generation
         self._reporter = reporter
         self._trusted = False
         self._new_bytes = 0
@@ -170,13 +182,13 @@ class Save:
         wanted = entry.object_id.hex()
         if size is None:
             raise ObjectNotFoundError(
-                f"{ascii_safe(path)} cannot be committed: blob {wanted} is not in the store",
+                f"{path_text(path)} cannot be committed: blob {wanted} is not in the store",
                 object_id=wanted,
                 hint="store the file: `replicate hash-object -w FILE`",
             )
         if size != entry.size_bytes:
             where = f"object {wanted}"
-            raise CorruptionError(f"{ascii_safe(path)} cannot be committed: its tree claims another size", where=where)
+            raise CorruptionError(f"{path_text(path)} cannot be committed: its tree claims another size", where=where)
 
     def _is_base_sound(self) -> bool:
         """Tell whether every pack of the base may be relied on; a dedup index that was lost meanwhile is rebuilt."""
@@ -232,7 +244,7 @@ class Save:
     def _tell_once(self, what: str, paths: list[bytes]) -> None:
         if paths and what not in self._told:
             self._told.add(what)
-            self._reporter.notice(f"{what}: {_some(paths)}")
+            self._reporter.notice(f"{what}: {some_paths(paths)}")
 
     # -- storing -------------------------------------------------------------------------------------------------
 
@@ -307,7 +319,7 @@ class Save:
                     item.object_id = self._writer.write_blob(data)
                 else:
                     with open_file(item.source) as file:
-                        item.object_id = self._store_content(file)
+                        item.object_id = self._store_content(item.path, file)
                         before, after = file.stat, file.look_again()
             except ChangedWhileRead:
                 continue
@@ -334,10 +346,23 @@ class Save:
             )
         self._drop(item, "it changed all the time while it was read")
 
-    def _store_content(self, file: OpenFile) -> ObjectID:
-        if file.size_bytes <= MAX_PIECE_BYTES:
-            return self._writer.write_blob(file.read_all())
-        return self._writer.write_large(file, lambda size: self._reporter.advance(0, size))
+    def _store_content(self, path: bytes, file: OpenFile) -> ObjectID:
+        pieces = cut(file.size_bytes, file.read)
+        earlier = self._earlier.find(path, file.size_bytes, pieces) if self._earlier and pieces else None
+        if len(pieces) <= 1:
+            return self._writer.write_blob(file.read_all(), pieces[0] if pieces else None, earlier)
+        counts = file.size_bytes > MAX_PIECE_BYTES  # of a smaller one the caller tells
+        return self._writer.write_large(file, pieces, lambda size: self._reporter.advance(0, size * counts), earlier)
+
+    @functools.cached_property
+    def _earlier(self) -> EarlierFiles | None:
+        """The files that weights may be stored as differences to; none where the base cannot be relied on."""
+        if self._base is None or not self._trusted:
+            return None
+        objects = self._repository.objects(self._base.stored.locator)
+        return EarlierFiles(
+            objects, self._base.directories, os.fsencode(self._repository.project.root), self._generation
+        )
 
     def _store_link(self, item: Item) -> None:
         try:
@@ -460,20 +485,8 @@ class Save:
 
     def _warn(self) -> None:
         if self._unstable:
-            self._reporter.warn(f"changed while they were saved, and saved as read: {_some(self._unstable)}")
+            self._reporter.warn(f"changed while they were saved, and saved as read: {some_paths(self._unstable)}")
         if self._skipped:
             path = min(self._skipped)
             more = f" and {len(self._skipped) - 1} more" if len(self._skipped) > 1 else ""
-            self._reporter.warn(f"not saved: {ascii_safe(path)} ({self._skipped[path]}){more}")
-
-
-def _some(paths: list[bytes]) -> str:
-    """Return the first few of some paths as text."""
-    shown = ", ".join(ascii_safe(path) for path in sorted(paths)[:3])
-    return f"{shown} and {len(paths) - 3} more" if len(paths) > 3 else shown
-
-
-def ascii_safe(path: bytes) -> str:
-    """Return a path as text; bytes that are not UTF-8 and what is not printable are escaped."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+            self._reporter.warn(f"not saved: {path_text(path)} ({self._skipped[path]}){more}")

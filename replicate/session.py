@@ -245,7 +245,9 @@ class Session:
                     skipped=skipped,
                 )
 
-            save = Save(self.repository, self._index, self._base, self.reporter, self._told)
+            save = Save(
+                self.repository, self._index, self._base, self.reporter, self._told, generation=head.commit.seq + 1
+            )
             saved = save.run(None if selection is None else tuple(selection), make, self.session_id, tree=tree)
             self._base, self._head = saved.base, saved.base.record
             self._step, self._primary = number, given or self._primary

@@ -126,3 +126,15 @@ def _columns(char: str) -> int:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: 1 file, 2,000 files."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def some_paths(paths: Sequence[bytes]) -> str:
+    """Return the first few of some paths as text."""
+    shown = ", ".join(path_text(path) for path in sorted(paths)[:3])
+    return f"{shown} and {len(paths) - 3} more" if len(paths) > 3 else shown
+
+
+def path_text(path: bytes) -> str:
+    """Return a path as text; bytes that are not UTF-8 and what is not printable are escaped."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -35,6 +35,7 @@ class CommitUsage:
         logical: All its files.
         stored: Packs that were written for it.
         is_hidden: Whether it was removed.
+        packs: Ids and sizes of these packs.
     """
 
     commit_id: ObjectID
@@ -43,6 +44,7 @@ class CommitUsage:
     logical: int
     stored: int = 0
     is_hidden: bool = False
+    packs: tuple[tuple[ObjectID, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class ExperimentUsage:
         commits: Its commits in order, removed ones too.
         sessions: What the starts of its sessions take: captured facts that are in no commit's packs.
         is_hidden: Whether all of it was removed.
+        session_packs: Ids and sizes of the packs of its sessions.
     """
 
     experiment_id: ObjectID
@@ -63,6 +66,12 @@ class ExperimentUsage:
     commits: tuple[CommitUsage, ...]
     sessions: int = 0
     is_hidden: bool = False
+    session_packs: tuple[tuple[ObjectID, int], ...] = ()
+
+    @property
+    def packs(self) -> list[tuple[ObjectID, int]]:
+        """Ids and sizes of all packs that were written for it."""
+        return [*self.session_packs, *(pack for one in self.commits for pack in one.packs)]
 
     @property
     def logical(self) -> int:
@@ -142,7 +151,7 @@ def measure(repository: Repository) -> Usage:
         read = repository.refs.list(experiment)
         experiments.append(_measure_experiment(repository, experiment, read, packs))
         repository.refs.forget(read)
-    stored: defaultdict[tuple[ObjectID, ObjectID | None], int] = defaultdict(int)
+    owned: defaultdict[tuple[ObjectID, ObjectID | None], list[tuple[ObjectID, int]]] = defaultdict(list)
     removed = used = 0
     missing = []
     for pack, (_, _, experiment, commit) in packs.first.items():
@@ -151,12 +160,14 @@ def measure(repository: Repository) -> Usage:
             missing.append(pack)
             continue
         used += size
-        stored[experiment, commit] += size
+        owned[experiment, commit].append((pack, size))
         removed += 0 if pack in packs.visible else size
     for one in experiments:
-        one.sessions = stored[one.experiment_id, None]
+        one.session_packs = tuple(owned.get((one.experiment_id, None), ()))
+        one.sessions = sum(size for _, size in one.session_packs)
         for commit_usage in one.commits:
-            commit_usage.stored = stored[one.experiment_id, commit_usage.commit_id]
+            commit_usage.packs = tuple(owned.get((one.experiment_id, commit_usage.commit_id), ()))
+            commit_usage.stored = sum(size for _, size in commit_usage.packs)
     experiments.sort(key=lambda one: (one.time_ns, one.experiment_id))
     return Usage(tuple(experiments), sum(sizes.values()) - used, removed, records, tuple(sorted(missing)))
 

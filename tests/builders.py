@@ -17,6 +17,7 @@ from replicate.objects.codecs import Encoding, concat
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
 from replicate.objects.cutting import MAX_PIECE_BYTES
+from replicate.objects.cutting.pieces import cut_without_tensors
 from replicate.objects.ids import Kind, ObjectID, blob_id, object_id, pack_id
 from replicate.objects.index import ObjectIndex
 from replicate.objects.locator import LocatorView
@@ -297,7 +298,7 @@ class SmallStore:
             if made.object_id in held:
                 continue
             if len(content) > MAX_PIECE_BYTES:
-                writer.write_large(BytesSource(content), lambda size: None)
+                writer.write_large(BytesSource(content), cut_without_tensors(len(content)), lambda size: None)
             else:
                 writer.write_blob(content)
         data = encode_tree(entries)

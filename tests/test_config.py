@@ -182,7 +182,7 @@ def test_the_repository_may_be_named_as_what_it_is(root: Path, value: str) -> No
         ("stor: a\n", "replicate.yaml line 1: unknown key 'stor' (hint: did you mean 'store'?)"),
         (
             "# a\n\nbucket: a\n",
-            "replicate.yaml line 3: unknown key 'bucket' (hint: the keys are repository, store, durability)",
+            "replicate.yaml line 3: unknown key 'bucket' (hint: the keys are repository, store, durability, effort)",
         ),
         ("store: a\nstore: b\n", "replicate.yaml line 2: 'store' is there twice"),
         ("store:\n", "replicate.yaml line 1: 'store' needs a value that is text"),
@@ -192,6 +192,7 @@ def test_the_repository_may_be_named_as_what_it_is(root: Path, value: str) -> No
         ("store: {a: b}\n", "replicate.yaml line 1: 'store' needs a value that is text"),
         ("\ndurability: quick\n", "replicate.yaml line 2: durability is safe or fast, not 'quick'"),
         ("durability: Fast\n", "replicate.yaml line 1: durability is safe or fast, not 'Fast'"),
+        ("effort: max\n", "replicate.yaml line 1: effort is normal or high, not 'max'"),
         (
             "repository: s3://bucket\n",
             "replicate.yaml line 1: this version keeps everything in .replicate; it cannot use 's3://bucket' yet "

@@ -31,7 +31,7 @@ PORCELAIN = {
     "rm": "Remove experiments or checkpoints from every list; `undo` brings them back",
     "undo": "Bring back what was removed, or list what can be",
     "tag": "Give tags, a name or a note to an experiment or a checkpoint, or list all tags",
-    "du": "Show what experiments take in the store, or the checkpoints of some",
+    "du": "Show what experiments take in the store, or the checkpoints of some, or the files of one",
     "fsck": "Check that the store is whole, and tell what any damage affects",
 }
 PLUMBING = {

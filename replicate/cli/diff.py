@@ -57,7 +57,8 @@ def command(
     A and B are revisions; without B the worktree is compared with A, without A with the commit that was saved or
     checked out last. PATHs, files and folders, limit which files are compared; they are relative to the current
     folder, or else to the project. A:PATH B:PATH compares two files. Of experiments params, metrics, packages, Git
-    commit and command are compared too.
+    commit and command are compared too. Of weight files the tensors that changed most are shown, and all of them if the
+    file is a PATH: Δ is by how much their values changed, ‖Δ‖/‖A‖ how large that is beside what they were.
     """
     if with_nul and form != "names":
         raise InvalidInputError("-z goes with --name-only")
@@ -65,7 +66,7 @@ def command(
     asked = _ask(repository, history, revisions, ctx.meta["paths"])
     difference = asked.difference
     if form == "json":
-        echo_json(difference_json(difference))
+        echo_json(difference_json(difference, asked.named))
     elif form == "names":
         _echo_names(difference, with_nul)
     elif not difference:

@@ -10,7 +10,8 @@ import click
 
 from replicate.cli.patches import echo_lines, text_lines
 from replicate.cli.render import Cell, echo_line, echo_table, json_path, quote_path
-from replicate.diff import Difference, FileChange, TextDiff, ValueChange
+from replicate.cli.tensors import compare_tensors, describe_tensors, echo_tensors, tensors_json
+from replicate.diff import Difference, FileChange, TensorDiff, TextDiff, ValueChange
 from replicate.presenting import File, json_value
 from replicate.text import columns, cut, format_bytes, format_value, plural, printable
 
@@ -49,8 +50,10 @@ def echo_difference(
         for mark, command in (("−", difference.command.before), ("+", difference.command.after)):
             echo_line([_title("command" if mark == "−" else ""), f"  {mark} {command}"], fit=True)
     shown = difference.files[:_FILES]
+    tensors = compare_tensors(difference, shown, named)
     rows = [
-        [_title("" if at else "files"), *_file_row(change, difference.text(change))] for at, change in enumerate(shown)
+        [_title("" if at else "files"), *_file_row(change, difference.text(change), tensors.get(change.path))]
+        for at, change in enumerate(shown)
     ]
     echo_table(rows, right=frozenset({3, 4}), fit=True)
     if len(shown) < len(difference.files):
@@ -60,6 +63,7 @@ def echo_difference(
         equal = files - sum(file is not None and file.kind in ("file", "executable") for file in counted)
         if equal > 0:
             _echo_more("files", len(rows), f"{plural(equal, 'file')} equal")
+    echo_tensors(tensors, named)
     _echo_texts(difference, shown, named)
 
 
@@ -160,7 +164,7 @@ def _colour(change: ValueChange, primary: tuple[str, str] | None) -> str:
     return {True: "green", False: "red", None: ""}[change.is_better(primary[1])]
 
 
-def _file_row(change: FileChange, text: TextDiff) -> list[Cell]:
+def _file_row(change: FileChange, text: TextDiff, tensors: TensorDiff | None = None) -> list[Cell]:
     """Return letter, path, lines that were added and removed, and what else there is to say."""
     kinds = {file.kind for file in (change.before, change.after) if file}
     return [
@@ -168,7 +172,7 @@ def _file_row(change: FileChange, text: TextDiff) -> list[Cell]:
         _shown(change.path) + ("/" if kinds == {"folder"} else ""),
         (f"+{text.added:,}" if text.added else "", "green"),
         (f"−{text.removed:,}" if text.removed else "", "red"),
-        _detail(change, text),
+        _detail(change, text, tensors),
     ]
 
 
@@ -176,8 +180,8 @@ def _shown(path: str) -> str:
     return quote_path(os.fsencode(path))
 
 
-def _detail(change: FileChange, text: TextDiff) -> str:
-    """Return what the lines do not tell of a file: where it was, its kind, and its size when it is no text."""
+def _detail(change: FileChange, text: TextDiff, tensors: TensorDiff | None) -> str:
+    """Return what the lines do not tell of a file: where it was, its kind; when it is no text, size and tensors."""
     before, after = change.before, change.after
     parts = []
     if before and after and before.path != after.path:
@@ -191,6 +195,8 @@ def _detail(change: FileChange, text: TextDiff) -> str:
         parts.append(" → ".join(dict.fromkeys(sizes)))
     elif text.note:
         parts.append(text.note)
+    if tensors is not None:
+        parts.append(describe_tensors(tensors))
     return ", ".join(parts)
 
 
@@ -211,9 +217,13 @@ def echo_stat(difference: Difference) -> None:
     echo_line([f"{plural(len(rows), 'file')}, ", (f"+{added:,}", "green"), " ", (f"−{removed:,}", "red")])
 
 
-def difference_json(difference: Difference) -> dict[str, Any]:
-    """Return a difference as JSON, every file with its lines or why there are none. NaN and infinities are text."""
+def difference_json(difference: Difference, named: Container[str] = ()) -> dict[str, Any]:
+    """Return a difference as JSON, every file with its lines or why there are none. NaN and infinities are text.
+
+    Values of tensors are compared in `named` files, and others while they are few.
+    """
     packages = difference.packages
+    tensors = compare_tensors(difference, difference.files, named)
     return {
         "before": difference.before,
         "after": difference.after,
@@ -222,7 +232,10 @@ def difference_json(difference: Difference) -> dict[str, Any]:
         "packages": None if packages is None else list(map(_value_json, packages)),
         "git": list(map(_value_json, difference.git)),
         "command": _value_json(difference.command) if difference.command else None,
-        "files": [_change_json(change, difference.text(change)) for change in difference.files],
+        "files": [
+            _change_json(change, difference.text(change)) | {"tensors": tensors_json(tensors.get(change.path))}
+            for change in difference.files
+        ],
     }
 
 

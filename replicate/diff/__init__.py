@@ -3,6 +3,7 @@
 from replicate.diff.difference import Difference, Side, diff_commits, diff_entries, diff_worktree
 from replicate.diff.files import FileChange
 from replicate.diff.lines import Hunk, TextDiff
+from replicate.diff.tensors import TensorChange, TensorDiff
 from replicate.diff.values import ValueChange
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "FileChange",
     "Hunk",
     "Side",
+    "TensorChange",
+    "TensorDiff",
     "TextDiff",
     "ValueChange",
     "diff_commits",

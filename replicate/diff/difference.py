@@ -21,8 +21,9 @@ from replicate.diff.files import (
     list_changes,
 )
 from replicate.diff.lines import TextDiff, diff_text, is_binary
+from replicate.diff.tensors import TensorDiff, diff_tensors
 from replicate.diff.values import ValueChange, compare_values
-from replicate.errors import InvalidInputError, PathNotFoundError
+from replicate.errors import InvalidInputError, PathNotFoundError, WeightsFileError
 from replicate.history import ExperimentHistory
 from replicate.objects.model import Mode, TreeEntry
 from replicate.objects.store import ObjectStore
@@ -108,6 +109,31 @@ class Difference:
             except ChangedWhileRead:
                 return TextDiff(note="it changed while it was read")
         return TextDiff(note="binary") if any(map(is_binary, texts)) else diff_text(*texts)
+
+    def tensors(self, change: FileChange, *, limit_bytes: int | None = None) -> TensorDiff | None:
+        """Return how the tensors of a changed weight file differ; None unless it is one on both sides.
+
+        Tensors are paired by name, also between files of different formats. Those that lie in equal chunks are not
+        read; of the others 4 MiB at a time.
+
+        Args:
+            change: One of `files`.
+            limit_bytes: If tensors of more bytes than this may differ, compare no values: see `is_compared`.
+
+        Raises:
+            CorruptionError: A stored file is damaged.
+        """
+        before, after = change.before, change.after
+        if before is None or after is None or {before.kind, after.kind} & {"symlink", "folder"}:
+            return None
+        if before.object_id and before.object_id == after.object_id:
+            return None
+        assert self._contents is not None
+        try:
+            with self._contents[0].open(before) as old, self._contents[1].open(after) as new:
+                return diff_tensors(old, new, change.path, limit_bytes)
+        except (WeightsFileError, ChangedWhileRead, OSError):  # what it is instead, `text` tells
+            return None
 
 
 def diff_commits(before: Side, after: Side, paths: Sequence[bytes] = ()) -> Difference:

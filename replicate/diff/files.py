@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from replicate.base import MAX_NESTING
 from replicate.comparing import compare_worktree, lies_beyond_file
 from replicate.errors import CorruptionError
+from replicate.objects.codecs.concat import Chunk
+from replicate.objects.cutting import Read
 from replicate.objects.ids import ObjectID, blob_id
 from replicate.objects.model import Mode, TreeEntry
 from replicate.objects.store import ObjectStore
 from replicate.presenting import KINDS, File
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
+from replicate.restoring import BlobReader
 from replicate.worktree.checkout import find_entry, hash_file, iter_tree
 from replicate.worktree.index import Index
-from replicate.worktree.reading import read_small
+from replicate.worktree.reading import open_file, read_small
 from replicate.worktree.scan import Scan, Scanner, join, mode_of
 
 MAX_TEXT_BYTES = 1 << 20
@@ -58,6 +62,20 @@ class FileChange:
         return _LETTERS[self.change]
 
 
+class Opened(NamedTuple):
+    """A file that is open.
+
+    Attributes:
+        size_bytes: Its length.
+        read: Returns bytes of it.
+        chunks: What it is made of; None if that is not known.
+    """
+
+    size_bytes: int
+    read: Read
+    chunks: Sequence[Chunk] | None
+
+
 class Contents(Protocol):
     """Reads the files of one side."""
 
@@ -67,6 +85,9 @@ class Contents(Protocol):
         Raises:
             OSError: A file of the worktree cannot be read. CorruptionError: A blob is damaged.
         """
+
+    def open(self, file: File) -> AbstractContextManager[Opened]:
+        """Open a file that is no link, to read parts of it; raises as `read`, now and then."""
 
 
 class CommitContents:
@@ -79,6 +100,12 @@ class CommitContents:
         """See `Contents`."""
         return self._objects.read(ObjectID.parse(file.object_id), claimed_bytes=file.size_bytes)
 
+    @contextmanager
+    def open(self, file: File) -> Iterator[Opened]:
+        """See `Contents`."""
+        reader = BlobReader(self._objects, ObjectID.parse(file.object_id), file.size_bytes)
+        yield Opened(file.size_bytes, reader.read_at, reader.chunks)
+
 
 class WorktreeContents:
     """The files of a worktree, as they are when they are read."""
@@ -90,6 +117,18 @@ class WorktreeContents:
         """See `Contents`."""
         path = os.path.join(self._root, os.fsencode(file.path))
         return os.readlink(path) if file.kind == "symlink" else read_small(path, MAX_TEXT_BYTES)[0]
+
+    @contextmanager
+    def open(self, file: File) -> Iterator[Opened]:
+        """See `Contents`. A file that becomes shorter while it is read raises `ChangedWhileRead`."""
+        with open_file(os.path.join(self._root, os.fsencode(file.path))) as opened:
+
+            def read(offset: int, length: int) -> bytes:
+                buffer = bytearray(length)
+                opened.read_into(offset, memoryview(buffer))
+                return bytes(buffer)
+
+            yield Opened(opened.size_bytes, read, None)
 
     def identify(self, file: File) -> File:
         """Return the file with the id of its bytes; without one if it cannot be read."""

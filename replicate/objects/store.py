@@ -230,29 +230,24 @@ class ObjectStore:
 
     def _decode(self, place: Place, kind: Kind, read_frame: FrameReader | None = None) -> bytes:
         """Return an object's bytes from one place, verified by its id."""
-        entry = place.entry
-        where = place_name(place)
-        check_entry(entry, kind, where)
+        check_entry(place.entry, kind, place_name(place))
         payload = self._read_payload(place, read_frame)
-        if entry.encoding == Encoding.RAW:
-            data = bytes(payload)
-        elif entry.encoding == Encoding.ZSTD:
-            data = zstd.decompress(payload, entry.raw_length, where)
-        elif entry.encoding == Encoding.FILL:
-            data = fill.decode(payload, entry.raw_length, where)
-        elif entry.encoding == Encoding.PLANES:
-            from replicate.objects.codecs import planes  # loads numpy
+        if place.entry.encoding not in BASED:
+            return _verified(_decode_whole(place, payload), place, kind)
+        try:
+            data = self._decode_based(place, kind, payload, check_bases=False)
+            if _is_right(data, place, kind):
+                return data
+        except _ELSEWHERE:
+            pass
+        return self._decode_based(place, kind, payload, check_bases=True)  # tells what is damaged, or reads around it
 
-            data = planes.decode(payload, entry.raw_length, where)
-        else:
-            return self._decode_based(place, kind, payload)
-        return _verified(data, place, kind)
-
-    def _decode_based(self, place: Place, kind: Kind, payload: memoryview) -> bytes:
+    def _decode_based(self, place: Place, kind: Kind, payload: memoryview, *, check_bases: bool) -> bytes:
         """Return what a frame with a base stands for. The base may have one too, of smaller depth, so this ends (I7).
 
         A base that cannot be read is tried at its other places. There is no recursion: depth may be 255. Payloads that
-        wait for their bases are dropped when they are many, and read again.
+        wait for their bases are dropped when they are many, and read again. Bases are hashed only with `check_bases`,
+        and what is returned too: without, the caller checks that it is what its id names, which proves the bases.
         """
         held = len(payload)
         waiting: list[tuple[Place, memoryview | None, Iterator[Place]]] = [
@@ -270,18 +265,21 @@ class ObjectStore:
                 where = place_name(place)
                 raise CorruptionError(f"{where} is damaged: more than {_MAX_FRAMES:,} frames to decode", where=where)
             try:
+                check_entry(base.entry, kind, place_name(base))
+                inner = self._read_payload(base)
                 if base.entry.encoding in BASED:
-                    check_entry(base.entry, kind, place_name(base))
-                    inner = self._read_payload(base)
                     held += len(inner)
                     kept = inner if held <= _MAX_WAITING_BYTES else None
                     waiting.append((base, kept, self._base_places(base, kind, inner)))
                     continue
-                data = self._decode(base, kind)
+                data = _decode_whole(base, inner)
+                if check_bases:
+                    _verified(data, base, kind)
                 while waiting:
                     based, waited, _ = waiting.pop()
                     data = _apply(based, self._read_payload(based) if waited is None else waited, data)
-                    data = _verified(data, based, kind)
+                    if check_bases:
+                        _verified(data, based, kind)
                 return data
             except _ELSEWHERE as exc:
                 failure = failure or exc
@@ -342,9 +340,27 @@ def _apply(place: Place, payload: memoryview, base: bytes) -> bytes:
     return decode(payload, raw_length, base, where)
 
 
+def _decode_whole(place: Place, payload: memoryview) -> bytes:
+    """Return what the payload of a frame without a base stands for."""
+    entry, where = place.entry, place_name(place)
+    if entry.encoding == Encoding.RAW:
+        return bytes(payload)
+    if entry.encoding == Encoding.ZSTD:
+        return zstd.decompress(payload, entry.raw_length, where)
+    if entry.encoding == Encoding.FILL:
+        return fill.decode(payload, entry.raw_length, where)
+    from replicate.objects.codecs import planes  # loads numpy
+
+    return planes.decode(payload, entry.raw_length, where)
+
+
+def _is_right(data: bytes, place: Place, kind: Kind) -> bool:
+    return len(data) == place.entry.raw_length and object_id(kind, data) == place.entry.object_id
+
+
 def _verified(data: bytes, place: Place, kind: Kind) -> bytes:
     """Return an object's bytes, which are those that its id names, or raise (I6)."""
-    if len(data) != place.entry.raw_length or object_id(kind, data) != place.entry.object_id:
+    if not _is_right(data, place, kind):
         where = place_name(place)
         raise CorruptionError(f"{where} is damaged: its bytes do not match its id", where=where)
     return data

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from blake3 import blake3
 
-from replicate.errors import ObjectNotFoundError
+from replicate.errors import CorruptionError, NotFoundError, ObjectNotFoundError
 from replicate.objects import canonical
-from replicate.objects.codecs import BASED, Encoding, base_id, concat, fill, patch, zstd
+from replicate.objects.choosing import Earlier, Encoded, climb, encode
+from replicate.objects.codecs import Encoding, concat, patch, zstd
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
-from replicate.objects.cutting import MAX_PIECE_BYTES, cut_fixed
+from replicate.objects.cutting import MAX_PIECE_BYTES, Piece
 from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Buffer, Kind, ObjectID, blob_id, object_id
 from replicate.objects.index import ObjectIndex
 from replicate.objects.locator import MAX_OLDER, Locator, LocatorView, read_locator
-from replicate.objects.pack import Entry, PackBuffer, Place, frame_payload, pack_key
+from replicate.objects.pack import Entry, PackBuffer, Place, pack_key
+from replicate.objects.reuse import chain, references, reusable
+from replicate.objects.store import ObjectStore
+from replicate.objects.turns import Turns
 from replicate.transport import Transport
 
 INLINE_BYTES = 1 << 20
@@ -70,6 +74,7 @@ class ObjectWriter:
         random: Returns so many random bytes.
         durable: Whether a put survives power loss.
         workers: Threads that read, hash and encode big blobs.
+        effort: Whether to try encodings of weights that are slow.
     """
 
     def __init__(
@@ -80,11 +85,14 @@ class ObjectWriter:
         random: Callable[[int], bytes],
         durable: bool,
         workers: int,
+        effort: Literal["normal", "high"] = "normal",
     ) -> None:
         self._transport = transport
         self._index = index
+        self._objects = ObjectStore(transport, index)
         self._random = random
         self._durable = durable
+        self._effort = effort
         self._lock = threading.Lock()
         self._small = PackBuffer()
         self._meta = PackBuffer()
@@ -108,27 +116,38 @@ class ObjectWriter:
         self._pieces.shutdown(cancel_futures=True)
         self._puts.shutdown(cancel_futures=True)
 
-    def write_blob(self, data: Buffer) -> ObjectID:
-        """Store a blob of at most 4 MiB and return its id."""
+    def write_blob(self, data: Buffer, piece: Piece | None = None, earlier: Earlier | None = None) -> ObjectID:
+        """Store a blob of at most 4 MiB and return its id. `piece` and `earlier` are of a file that is one piece."""
         wanted = blob_id(data)
-        self._write_piece(wanted, data)
+        self._write_piece(wanted, data, piece, earlier)
         return wanted
 
-    def write_large(self, source: PieceSource, advance: Callable[[int], None]) -> ObjectID:
-        """Store a blob of more than 4 MiB, piece by piece, and return its id.
+    def write_large(
+        self,
+        source: PieceSource,
+        pieces: Sequence[Piece],
+        advance: Callable[[int], None],
+        earlier: Earlier | None = None,
+    ) -> ObjectID:
+        """Store a blob of two or more pieces and return its id.
 
         The pieces that `source` gives are hashed and stored from the same memory, so what is stored is what the id
         names even if the source changes. `advance` is called in this thread with the bytes that are done. When reading
         fails, nothing refers to the pieces stored so far.
+
+        Args:
+            source: The blob.
+            pieces: Where to cut it.
+            advance: Hears of progress.
+            earlier: A version of it on which pieces may be stored as differences.
         """
-        lengths = cut_fixed(source.size_bytes)
         if source.size_bytes >= OWN_PACKS_BYTES:
             self._own = self._current = self._own or self._take_buffer()
         hasher = blake3()
-        turns = _Turns()
+        turns = Turns()
         futures = [
-            self._pieces.submit(self._work_piece, source, number, length, hasher, turns)
-            for number, length in enumerate(lengths)
+            self._pieces.submit(self._work_piece, source, number, piece, hasher, turns, earlier)
+            for number, piece in enumerate(pieces)
         ]
         chunks = []
         try:
@@ -151,35 +170,66 @@ class ObjectWriter:
         self._write_concat(wanted, source.size_bytes, chunks)
         return wanted
 
-    def _work_piece(self, source: PieceSource, number: int, length: int, hasher: blake3, turns: _Turns) -> Chunk:
+    def _work_piece(
+        self,
+        source: PieceSource,
+        number: int,
+        piece: Piece,
+        hasher: blake3,
+        turns: Turns,
+        earlier: Earlier | None,
+    ) -> Chunk:
         buffer = getattr(self._buffers, "piece", None)
         if buffer is None:
             buffer = self._buffers.piece = memoryview(bytearray(MAX_PIECE_BYTES))
-        view = buffer[:length]
+        view = buffer[: piece.length]
         try:
-            source.read_into(number * MAX_PIECE_BYTES, view)
+            source.read_into(piece.offset, view)
             turns.wait(number)
             hasher.update(view)
         except BaseException as exc:
             turns.stop(exc)
             raise
         turns.next()
-        chunk = Chunk(blob_id(view), length)
-        self._write_piece(chunk.object_id, view)
+        chunk = Chunk(blob_id(view), piece.length)
+        self._write_piece(chunk.object_id, view, piece, earlier)
         return chunk
 
-    def _write_piece(self, wanted: ObjectID, data: Buffer) -> None:
+    def _write_piece(self, wanted: ObjectID, data: Buffer, piece: Piece | None, earlier: Earlier | None) -> None:
         """Store a blob that is one frame, unless it is known."""
         with self._lock:
             if wanted in self._new or wanted in self._relied:
                 return
         if self._reuse(wanted):
             return
-        encoding, payload = _encode(data)
+        links: list[Place] = []
+
+        def find_base() -> tuple[Place, bytes] | None:
+            links[:] = self._find_links(piece, earlier, len(data))
+            if earlier is None or not links:
+                return None
+            base = links[0].entry.object_id
+            try:
+                return links[0], earlier.read(base, len(data)) or self._objects.read(base)
+            except (CorruptionError, NotFoundError):  # nothing is to be built on this; `fsck` tells of it
+                return None
+
+        encoded = encode(data, piece, find_base, ordered=self._effort == "high")
         with self._lock:
             if wanted not in self._new:
-                self._append(Kind.BLOB, encoding, len(data), wanted, payload)
+                if encoded.base is not None:
+                    self._bases[wanted] = encoded.base
+                    self._relied.update((link.entry.object_id, link) for link in links)
+                self._append(Kind.BLOB, encoded, len(data), wanted)
                 self.new_bytes += len(data)
+
+    def _find_links(self, piece: Piece | None, earlier: Earlier | None, length: int) -> Sequence[Place]:
+        """Return the base that a piece should have, and what decoding that needs; nothing when there is none."""
+        before = earlier.pieces.get((piece.tensor, piece.part)) if earlier and piece else None
+        if earlier is None or before is None or before.length != length:
+            return ()
+        links = chain(self._transport, self._index, before.object_id)
+        return climb(links, earlier.links) if links else ()
 
     def _write_concat(self, wanted: ObjectID, size_bytes: int, chunks: list[Chunk]) -> None:
         if self.holds(wanted):
@@ -223,7 +273,7 @@ class ObjectWriter:
 
     def _reuse(self, wanted: ObjectID) -> bool:
         """Rely on a copy that the store holds, with all that it refers to."""
-        places = _reusable(self._transport, self._index, wanted)
+        places = reusable(self._transport, self._index, wanted)
         if places is None:
             return False
         with self._lock:
@@ -232,8 +282,9 @@ class ObjectWriter:
 
     # -- packs ---------------------------------------------------------------------------------------------------
 
-    def _append(self, kind: Kind, encoding: Encoding, raw_length: int, wanted: ObjectID, payload: Buffer) -> None:
+    def _append(self, kind: Kind, encoded: Encoded, raw_length: int, wanted: ObjectID) -> None:
         """Add a frame to the current data pack. The lock is held."""
+        encoding, depth, payload, _ = encoded
         if not self._current.fits(len(payload)):
             full, self._current = self._current, self._take_buffer()
             if full is self._own:
@@ -241,7 +292,7 @@ class ObjectWriter:
             else:
                 self._small = self._current
             self._start_put(full, is_meta=False)
-        self._current.add(kind, encoding, 0, raw_length, wanted, payload)
+        self._current.add(kind, encoding, depth, raw_length, wanted, payload)
         self._new.add(wanted)
 
     def flush(self) -> None:
@@ -419,80 +470,13 @@ class ObjectWriter:
                 )
             place = min(found, key=lambda one: one.entry.depth)
             kept[wanted] = self._sized(place)
-            waiting += _references(self._transport, place)
+            waiting += references(self._transport, place)
         places += kept.values()
         count = len(own) + len(places)
         packs = {place.pack for place in places}
         return Locator(own, _once(places), (), count, count, len(packs) + 1), packs
 
 
-def _encode(data: Buffer) -> tuple[Encoding, Buffer]:
-    """Return the smallest encoding of a small blob or chunk, and its payload."""
-    item = fill.encode(data)
-    if item is not None:
-        return Encoding.FILL, item
-    payload = zstd.encode(data)
-    return (Encoding.RAW, data) if payload is None else (Encoding.ZSTD, payload)
-
-
 def _once(places: Iterable[Place]) -> tuple[Place, ...]:
     """Return places without repeats: an entry table lists an object once per pack."""
     return tuple({(place.pack, place.entry.object_id): place for place in places}.values())
-
-
-def _reusable(transport: Transport, index: ObjectIndex, wanted: ObjectID) -> list[Place] | None:
-    """Return sound places of an object and of all that it refers to, or None when one is lacking."""
-    for place in sorted(index.find(wanted), key=lambda one: one.entry.depth):
-        needed = [place]
-        for reference in _references(transport, place):
-            found = [
-                one for one in index.find(reference) if not one.entry.depth and one.entry.encoding != Encoding.CONCAT
-            ]
-            if not found:
-                break
-            needed.append(found[0])
-        else:
-            return needed
-    return None
-
-
-def _references(transport: Transport, place: Place) -> Iterator[ObjectID]:
-    """Yield what decoding the frame at `place` needs: the chunks of a concat, the base of what has one."""
-    entry = place.entry
-    if entry.encoding != Encoding.CONCAT and entry.encoding not in BASED:
-        return
-    where = f"pack {place.pack.hex()}"
-    frame = transport.get(pack_key(place.pack), entry.offset, entry.offset + entry.length)
-    payload = frame_payload(frame, entry, where)
-    if entry.encoding == Encoding.CONCAT:
-        yield from (chunk.object_id for chunk in concat.decode(payload, entry.raw_length, where))
-    else:
-        yield base_id(payload, where)
-
-
-class _Turns:
-    """Lets the pieces of one blob, which are read in parallel, be hashed in order."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._turn = 0
-        self._failure: BaseException | None = None
-
-    def wait(self, number: int) -> None:
-        """Return when it is `number`'s turn; when the blob was given up, raise what it was given up for."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._turn == number or self._failure is not None)
-            if self._failure is not None:
-                raise self._failure
-
-    def next(self) -> None:
-        """Pass the turn on."""
-        with self._condition:
-            self._turn += 1
-            self._condition.notify_all()
-
-    def stop(self, failure: BaseException) -> None:
-        """Give the blob up."""
-        with self._condition:
-            self._failure = self._failure or failure
-            self._condition.notify_all()

@@ -37,8 +37,12 @@ class OpenFile:
 
     def read_all(self) -> bytes:
         """Return the whole of a small file."""
-        data = os.pread(self._fd, self.size_bytes, 0) if self.size_bytes else b""
-        if len(data) != self.size_bytes:
+        return self.read(0, self.size_bytes)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return a small part; `ChangedWhileRead` when the file is shorter than it was."""
+        data = os.pread(self._fd, length, offset) if length else b""
+        if len(data) != length:
             raise ChangedWhileRead
         return data
 

@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from replicate.objects.ids import blob_id
@@ -14,6 +15,7 @@ from replicate.session import Session
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
 from tests.projects import CAPTURE, SampleProject, read_folder
+from tests.weights import npz, safetensors
 
 NOTICES = (
     "{baseline} is an experiment: taking its best checkpoint, {best} (step 1)\n"
@@ -245,6 +247,7 @@ def test_json_has_everything(shell: Shell, changed: Changed) -> None:
         "lines_added": None,
         "lines_removed": None,
         "note": "binary",
+        "tensors": None,
     }
     assert [found["files"][7][key] for key in ("lines_added", "lines_removed", "note")] == [1, 1, None]
 
@@ -526,3 +529,106 @@ def test_huge_and_binary_files_are_shown_by_size(shell: Shell, project: SamplePr
     assert shell("diff", "-p").raw == (
         b"# a/big.txt and b/big.txt differ: more than 1 MiB\n# a/model.pt and b/model.pt differ: binary\n"
     )
+
+
+# -- weight files
+
+
+@pytest.fixture
+def layers(project: SampleProject) -> SampleProject:
+    """Two checkpoints of a weight file of ten tensors: eight move, more and more, one comes, one goes."""
+    session = project.begin({}, name="layers")
+    base = {f"layers.{number}.weight": np.full(100, 2, "float32") for number in range(9)}
+    project.write("model.safetensors", safetensors({**base, "gone": np.zeros(3)}))
+    project.save(session, step=0)
+    moved = {name: array + np.float32(number / 8) for number, (name, array) in enumerate(base.items())}
+    moved["layers.1.weight"][0] = np.nan
+    project.write("model.safetensors", safetensors({**moved, "new": np.zeros((2, 2))}))
+    project.save(session, step=1)
+    return project
+
+
+def test_of_a_weight_file_the_largest_changes_are_shown(shell: Shell, layers: SampleProject) -> None:
+    lines = shell("diff", "latest~1", "latest").lines[2:]
+    assert lines == [
+        "files      M  model.safetensors      4.4 KB, 8 of 10 tensors changed, max |Δ| 1, 1 added, 1 removed",
+        "           …  2 files equal",
+        "",
+        "model.safetensors",
+        "     TENSOR           ‖Δ‖/‖A‖  MAX |Δ|  MEAN |Δ|  CHANGED  TYPE",
+        "  A  new                                                   float64 [2, 2]",
+        "  D  gone                                                  float64 [3]",
+        "  M  layers.8.weight      0.5        1         1    100 %  float32 [100]",
+        "  M  layers.7.weight    0.438    0.875     0.875    100 %  float32 [100]",
+        "  M  layers.6.weight    0.375     0.75      0.75    100 %  float32 [100]",
+        "  …  5 more tensors, `-- PATH` lists all",
+    ]
+
+
+def test_a_weight_file_that_is_named_shows_all_its_tensors(shell: Shell, layers: SampleProject) -> None:
+    rows = shell("diff", "latest~1", "latest", "--", "model.safetensors").rows[5:]
+    assert [row[1] for row in rows[1:]] == [*(f"layers.{number}.weight" for number in range(1, 9)), "new", "gone"]
+    assert rows[1][-7:] == ["[100],", "0", "→", "1", "NaN", "or", "infinite"]
+
+
+def test_the_state_of_an_optimizer_comes_after_the_weights(shell: Shell, project: SampleProject) -> None:
+    session = project.begin({}, name="layers")
+    for step in range(2):
+        arrays = {"optimizer.step": np.full(1, step + 1.0), "model.weight": np.full(9, 1 + step / 8)}
+        project.write("model.npz", npz(arrays))
+        project.save(session, step=step)
+    result = shell("diff", "latest~1", "latest")
+    assert "2 of 2 tensors changed, max |Δ| 0.125" in result.out
+    assert [row[1] for row in result.rows[-2:]] == ["model.weight", "optimizer.step"]
+
+
+def test_narrow_terminals_keep_the_ends_of_names(shell: Shell, layers: SampleProject, project: SampleProject) -> None:
+    session = project.resume()
+    name = "model.decoder.layers.0.self_attention.q_proj.weight"
+    for step in (2, 3):
+        project.write("model.safetensors", safetensors({name: np.full(100, step, "float32")}))
+        project.save(session, step=step)
+    shell.widen(80)
+    lines = shell("diff", "latest~1", "latest").lines
+    assert lines[-2:] == [
+        "     TENSOR                             ‖Δ‖/‖A‖  MAX |Δ|  CHANGED  TYPE",
+        "  M  …s.0.self_attention.q_proj.weight      0.5        1    100 %  float32 [100]",
+    ]
+    shell.widen(120)
+    assert name in shell("diff", "latest~1", "latest").out
+
+
+def test_a_large_weight_file_is_compared_when_it_is_named(
+    shell: Shell, layers: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicate.cli.tensors._READ_BYTES", 100)
+    result = shell("diff", "latest~1", "latest")
+    assert "at most 9 of 10 tensors changed, 1 added, 1 removed" in result.out
+    assert result.lines[-1] == "  …  6 more tensors, `-- PATH` compares their values"
+    assert shell("diff", "latest~1", "latest", "--json").json["files"][0]["tensors"]["compared"] is False
+    assert "8 of 10 tensors changed" in shell("diff", "latest~1", "latest", "--", "model.safetensors").out
+
+
+def test_json_tells_of_tensors(shell: Shell, layers: SampleProject) -> None:
+    (file,) = shell("diff", "latest~1", "latest", "--json").json["files"]
+    assert (file["tensors"]["count"], file["tensors"]["compared"], len(file["tensors"]["changes"])) == (10, True, 10)
+    first, *_, gone = file["tensors"]["changes"]
+    tensor = {"dtype": "float32", "shape": [100], "bytes": 400}
+    assert first == {
+        "name": "layers.1.weight",
+        "change": "changed",
+        "before": tensor,
+        "after": tensor,
+        "max_change": 0.125,
+        "mean_change": 0.125,
+        "relative_change": 0.0625,
+        "changed_share": 1.0,
+        "nonfinite_before": 0,
+        "nonfinite_after": 1,
+    }
+    assert (gone["name"], gone["change"], gone["after"], gone["max_change"]) == ("gone", "removed", None, None)
+
+
+def test_weight_files_of_the_worktree_are_compared(shell: Shell, layers: SampleProject) -> None:
+    layers.write("model.safetensors", safetensors({"new": np.ones((2, 2))}))
+    assert "1 of 1 tensor changed, max |Δ| 1, 9 removed" in shell("diff").out

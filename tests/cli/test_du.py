@@ -4,10 +4,12 @@ import re
 
 import pytest
 
+from replicate.text import format_bytes
 from tests.builders import noise
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
 from tests.projects import SampleProject, store_files
+from tests.weights import safetensors, weights
 
 MB = 10**6
 
@@ -97,6 +99,71 @@ def test_without_experiments_it_exits_with_1(shell: Shell, project: SampleProjec
     assert shell("du", "--json").json["experiments"] == []
 
 
-def test_what_is_not_there_or_a_file_is_refused(shell: Shell, vision: Vision) -> None:
+def test_what_is_not_there_is_refused(shell: Shell, vision: Vision) -> None:
     assert shell("du", "nothing").code == 3
-    assert shell("du", "baseline@best:model.bin").code == 2
+    assert shell("du", "baseline@best:nothing").code == 3
+    shell.fails(
+        2,
+        "error: files are listed of one checkpoint\nhint: `replicate du ID --files`, or ID:PATH\n",
+        *("du", "--files"),
+    )
+
+
+def test_encodings_are_told_of_experiments_and_add_up(shell: Shell, sizes: SampleProject) -> None:
+    result = shell("du", "--encodings")
+    assert result.lines[0].endswith("STORED    HELD BY")
+    assert "raw 3.0 MB, " in result.lines[1]
+    found = shell("du", "--encodings", "--json").json["experiments"]
+    for one in found:
+        raw = one["encodings"]["raw"]
+        assert MB <= raw["bytes"] <= one["stored_bytes"]
+        assert sum(held["stored_bytes"] for held in one["encodings"].values()) <= one["stored_bytes"]
+    assert "encodings" not in shell("du", "--json").json["experiments"][0]
+
+
+def test_encodings_are_told_of_checkpoints(shell: Shell, sizes: SampleProject) -> None:
+    assert shell("du", "large", "--encodings").lines[1].split("    ")[-1].startswith("raw 2.0 MB, ")
+    (row,) = shell("du", "large@latest", "--encodings", "--json").json
+    assert MB <= row["encodings"]["raw"]["bytes"] < MB + 1000
+
+
+@pytest.fixture
+def layers(project: SampleProject) -> SampleProject:
+    """Two checkpoints of a weight file in a folder, of which half changes, beside files that do not."""
+    session = project.begin({}, name="layers")
+    project.write("large.bin", noise(5 * MB))
+    project.write("same.bin", noise(100_000, "same"))
+    project.write("copy.bin", noise(100_000, "same"))
+    for step in range(2):
+        arrays = {"a": weights(MB // 4), "b": weights(MB // 4, seed=step)}
+        project.write("out/model.safetensors", safetensors(arrays))
+        project.save(session, step=step)
+    return project
+
+
+def test_files_of_a_checkpoint_are_listed_with_what_holds_them(shell: Shell, layers: SampleProject) -> None:
+    files = {one["path"]: one for one in shell("du", "latest", "--files", "--json").json}
+    model, same, copy, large = (files[name] for name in ("out/model.safetensors", "same.bin", "copy.bin", "large.bin"))
+    assert (same["stored_bytes"], large["stored_bytes"]) == (0, 0)  # an earlier checkpoint's
+    assert same["encodings"] == {}  # counted with the first of the two
+    assert copy["encodings"] == {"raw": {"objects": 1, "bytes": 100_000, "stored_bytes": 100_060}}
+    assert (large["encodings"]["concat"]["bytes"], large["encodings"]["raw"]["objects"]) == (0, 2)
+    held = model["encodings"].values()
+    assert 0 < model["stored_bytes"] < sum(one["stored_bytes"] for one in held)
+    pieces = sum(one["bytes"] for one in held)
+    assert pieces == model["bytes"]
+
+
+def test_files_add_up_to_what_was_stored_for_the_checkpoint(shell: Shell, layers: SampleProject) -> None:
+    result = shell("du", "latest~1", "--files")
+    assert result.rows[0] == ["FILE", "LOGICAL", "STORED", "HELD", "BY"]
+    assert result.lines[1].startswith("large.bin ")
+    assert result.lines[-2].startswith("folders, commit, lists ")
+    (row,) = shell("du", "latest~1", "--json").json
+    (total,) = (line for line in result.lines if line.startswith("total"))
+    assert total.split()[3:5] == format_bytes(row["stored_bytes"]).split()
+
+
+def test_a_path_limits_the_files(shell: Shell, layers: SampleProject) -> None:
+    assert [row[0] for row in shell("du", "latest:out").rows] == ["FILE", "out/model.safetensors", "total"]
+    assert [one["path"] for one in shell("du", "--json", "latest:copy.bin").json] == ["copy.bin"]

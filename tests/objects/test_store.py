@@ -348,7 +348,7 @@ def test_many_bad_copies_at_every_depth_end_soon() -> None:
     places = []
     transport = MemoryTransport()
     for copy in range(3):
-        spoilt = [Frame(frames[0].content, claimed=frames[0].object_id, raw_length=49), *frames[1:]]
+        spoilt = [Frame(frames[0].content, Kind.BLOB, Encoding.ZSTD, b"no zstd"), *frames[1:]]
         built = build_pack(spoilt, bytes([copy]) * 16)
         transport.put(built.key, built.data)
         places += built.places

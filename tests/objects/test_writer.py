@@ -13,6 +13,7 @@ from replicate.objects import locator as locator_module
 from replicate.objects import pack as pack_module
 from replicate.objects.codecs import Encoding
 from replicate.objects.cutting import MAX_PIECE_BYTES
+from replicate.objects.cutting.pieces import cut_without_tensors
 from replicate.objects.ids import Kind, ObjectID, blob_id
 from replicate.objects.locator import MAX_OLDER, LocatorView, read_locator
 from replicate.objects.model import Mode
@@ -217,7 +218,7 @@ def test_a_blob_of_64_mib_has_packs_of_its_own(store: SmallStore) -> None:
     writer = store.writer()
     before, after = noise(1 << 20, "before"), noise(1 << 20, "after")
     writer.write_blob(before)
-    large = writer.write_large(Zeros(), lambda size: None)
+    large = writer.write_large(Zeros(), cut_without_tensors(Zeros.size_bytes), lambda size: None)
     writer.write_blob(after)
     stored = writer.finish(None, list)
     writer.close()
@@ -298,7 +299,7 @@ def test_a_blob_that_cannot_be_read_raises_why_and_nothing_refers_to_it(
     store = SmallStore(tmp_path)
     writer = store.writer(workers)
     with pytest.raises(Unreadable, match="it went away"):
-        writer.write_large(Failing(number), lambda size: None)
+        writer.write_large(source := Failing(number), cut_without_tensors(source.size_bytes), lambda size: None)
     after = writer.write_blob(b"after")
     stored = writer.finish(None, list)
     writer.close()
@@ -311,7 +312,8 @@ def test_a_blob_that_cannot_be_read_raises_why_and_nothing_refers_to_it(
 def test_progress_is_told_in_order_and_adds_up(store: SmallStore) -> None:
     advanced: list[int] = []
     writer = store.writer()
-    writer.write_large(BytesSource(bytes(2 * MAX_PIECE_BYTES + 7)), advanced.append)
+    size = 2 * MAX_PIECE_BYTES + 7
+    writer.write_large(BytesSource(bytes(size)), cut_without_tensors(size), advanced.append)
     writer.close()
     assert advanced == [MAX_PIECE_BYTES, MAX_PIECE_BYTES, 7]
 

@@ -159,7 +159,7 @@ def _masked(new: Items, old: Items) -> tuple[NDArray[np.uint8], Items]:
         subtract(new[block], old[block], differences)
         changed = differences != 0
         masks.append(np.packbits(changed, bitorder="little"))  # blocks end at whole bytes
-        kept = differences[changed]
+        kept = differences.take(np.flatnonzero(changed))  # several times as fast as indexing by bits
         values[used : used + kept.size] = kept
         used += kept.size
     return np.concatenate(masks), values[:used]
@@ -209,7 +209,7 @@ def _decode(view: memoryview, raw_length: int, base_data: Buffer, where: str) ->
         values[_order(old, chosen)] = ordered
     if chosen is not None:
         out[:] = 0
-        out[chosen] = values
+        out[np.flatnonzero(chosen)] = values
         values = out
     for block in blocks(out):
         add_back(values[block], old[block], out[block])

@@ -21,7 +21,19 @@ FORMATS: tuple[Format, ...] = (
     torch_zip,
 )
 
-__all__ = ["FORMATS", "MAX_PIECE_BYTES", "Listing", "Piece", "Read", "Tensor", "cut_file", "cut_fixed", "list_tensors"]
+__all__ = [
+    "FORMATS",
+    "MAX_PIECE_BYTES",
+    "Format",
+    "Listing",
+    "Piece",
+    "Read",
+    "Tensor",
+    "cut_file",
+    "cut_fixed",
+    "list_tensors",
+    "recognise",
+]
 
 
 class Listing(NamedTuple):
@@ -54,10 +66,17 @@ def list_tensors(size_bytes: int, read: Read) -> Listing | None:
     """
     file = HeaderReader(size_bytes, read)
     try:
-        head = file.read(0, min(size_bytes, HEAD_BYTES))
-        for one in FORMATS:
-            if one.recognises(head):
-                return Listing(one.NAME, check_tensors(one.find_tensors(file), size_bytes))
+        found = recognise(file)
+        return Listing(found.NAME, check_tensors(found.find_tensors(file), size_bytes)) if found else None
     except Surprise:
-        pass
-    return None
+        return None
+
+
+def recognise(file: HeaderReader) -> Format | None:
+    """Return the format that a file seems to have by its first 4 KiB, or None.
+
+    Raises:
+        Surprise: It became shorter.
+    """
+    head = file.read(0, min(file.size_bytes, HEAD_BYTES))
+    return next((one for one in FORMATS if one.recognises(head)), None)

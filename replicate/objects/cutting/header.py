@@ -14,7 +14,7 @@ Read = Callable[[int, int], bytes]
 
 
 class Surprise(Exception):
-    """The file is not what it seems. It does not leave `cutting`: such a file is cut at multiples of 4 MiB."""
+    """The file is not what it seems: it is cut at multiples of 4 MiB, and its tensors cannot be told."""
 
 
 class Tensor(NamedTuple):
@@ -27,6 +27,7 @@ class Tensor(NamedTuple):
         item_bytes: 1, 2, 4 or 8: how long the numbers are. 1 where that has no meaning, as for quantised blocks.
         dtype: In the words of the format, or None if unknown or compressed.
         shape: Slowest dimension first, `()` for a scalar, or None if unknown.
+        is_column_major: The first dimension is the fastest, as in Fortran; the shape is as it is used all the same.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Tensor(NamedTuple):
     item_bytes: int = 1
     dtype: str | None = None
     shape: tuple[int, ...] | None = None
+    is_column_major: bool = False
 
 
 class HeaderReader:

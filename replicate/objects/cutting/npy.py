@@ -13,6 +13,7 @@ _MAGIC = b"\x93NUMPY"
 _MAX_TEXT_BYTES = 1 << 20
 _TYPICAL_BYTES = 128
 _SHAPE = re.compile(r"'shape':\s*\(\s*((?:\d{1,19}\s*,\s*){0,63}(?:\d{1,19}\s*)?)\)", re.ASCII)
+_COLUMN_MAJOR = re.compile(r"'fortran_order':\s*True")
 _DESCR = re.compile(r"'descr':\s*'([^']{1,64})'")
 _SIMPLE = re.compile(r"[<>|=]?([?biufcmMSUV])(\d{1,9})(?:\[[^\]]*\])?", re.ASCII)
 
@@ -57,7 +58,8 @@ def read_array(file: HeaderReader, name: str, offset: int, length: int) -> Tenso
     item_bytes, array_bytes = size[0], math.prod(shape) * size[1]
     if array_bytes > left:
         raise Surprise("its array is not all there")
-    return Tensor(name, offset + begin + text_bytes, array_bytes, item_bytes, dtypes[0], shape)
+    is_column_major = _COLUMN_MAJOR.search(text) is not None
+    return Tensor(name, offset + begin + text_bytes, array_bytes, item_bytes, dtypes[0], shape, is_column_major)
 
 
 def _item_size(dtype: str) -> tuple[int, int] | None:

@@ -134,7 +134,7 @@ class _Cutter:
         self._add(Piece(first.offset, length, first.name, 0, item_bytes, dtype, shape, len(packed)))
 
     def _add_parts(self, tensor: Tensor) -> None:
-        name, offset, length, item_bytes, dtype, shape = tensor
+        name, offset, length, item_bytes, dtype, shape, _ = tensor
         self._add_nameless(offset)
         for part, part_length in enumerate(cut_fixed(length)):
             self._add(Piece(self._end, part_length, name, part, item_bytes, dtype, shape, 1))

@@ -21,7 +21,7 @@ _MAX_SAMPLES = 4096
 _MIN_BITS = 1.0
 _ALIKE_BITS = 0.75
 _LIKELY_ITEM_BYTES = 4
-_PICKLE = "data.pkl"
+PICKLE = "data.pkl"
 _FOLDERS = ("data", "constants", "tensors")
 
 
@@ -34,14 +34,14 @@ def recognises(head: bytes) -> bool:
 def find_tensors(file: HeaderReader) -> Iterator[Tensor]:
     """Yield the storages in the order of the file, named without the archive's folder, which changes with its name."""
     entries = sorted(read_directory(file), key=lambda entry: entry.header_offset)
-    folders = [folder for folder, _, rest in (entry.name.partition("/") for entry in entries) if rest == _PICKLE]
+    folders = [folder for folder, _, rest in (entry.name.partition("/") for entry in entries) if rest == PICKLE]
     if len(folders) != 1:
         raise Surprise("it is not what torch writes")
     samples = 0
     likely = _LIKELY_ITEM_BYTES
     for entry in entries:
         folder, _, name = entry.name.partition("/")
-        if folder != folders[0] or name.partition("/")[0] not in _FOLDERS or not name.partition("/")[2]:
+        if folder != folders[0] or not is_storage(name):
             continue
         offset = locate(file, entry)
         if not entry.is_stored:
@@ -52,6 +52,12 @@ def find_tensors(file: HeaderReader) -> Iterator[Tensor]:
             middle = entry.length // 2 & -8
             likely = guess_item_bytes(file.read(offset + middle, _SAMPLE_BYTES))
         yield Tensor(name, offset, entry.length, math.gcd(entry.length, likely) if entry.length else 1)
+
+
+def is_storage(name: str) -> bool:
+    """Tell whether an entry, named without the archive's folder, is a storage."""
+    folder, _, rest = name.partition("/")
+    return folder in _FOLDERS and bool(rest)
 
 
 def guess_item_bytes(sample: bytes) -> int:

@@ -22,6 +22,7 @@ _END64_MAGIC = b"PK\x06\x06"
 _MAX_COMMENT_BYTES = 0xFFFF
 _WIDE = 0xFFFFFFFF
 _ENCRYPTED = 1
+_DEFLATED = 8
 
 
 class Entry(NamedTuple):
@@ -34,6 +35,8 @@ class Entry(NamedTuple):
         header_offset: Where its local header is.
         end_limit: Where the directory begins: it ends before.
         name_bytes: What the local header must repeat.
+        is_deflated: Compressed with deflate, and not encrypted.
+        content_bytes: How long it says it is when it is not compressed.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Entry(NamedTuple):
     header_offset: int
     end_limit: int
     name_bytes: bytes
+    is_deflated: bool
+    content_bytes: int
 
 
 class _Extent(NamedTuple):
@@ -97,11 +102,11 @@ def read_directory(file: HeaderReader) -> Iterator[Entry]:
             raise Surprise("its directory is damaged")
         if _WIDE in (packed, length, offset):
             length, packed, offset = _widened(data[middle : middle + extra_length], length, packed, offset)
-        is_stored = method == 0 and not flags & _ENCRYPTED
+        is_stored, is_deflated = (method == wanted and not flags & _ENCRYPTED for wanted in (0, _DEFLATED))
         if disk not in (0, 0xFFFF) or (is_stored and packed != length):
             raise Surprise("an entry contradicts itself")
         name = data[begin:middle]
-        yield Entry(_text(name), is_stored, packed, offset, extent.offset, name)
+        yield Entry(_text(name), is_stored, packed, offset, extent.offset, name, is_deflated, length)
     if at != len(data):
         raise Surprise("its directory is too long")
 

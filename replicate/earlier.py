@@ -1,0 +1,182 @@
+"""Which file of the commit before holds an earlier version of a file's weights. Floor 6. SPEC §7.
+
+The same path; else the same path but for its numbers (`step-00010.pt`, then `step-00020.pt`), the highest; else a file
+of about the same size whose tensors have the same names, as a base model has. What is found is only a guess: pieces of
+another length are no bases, and a difference that saves nothing is not stored.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import itertools
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from replicate.base import DirectoryState
+from replicate.errors import CorruptionError, NotFoundError
+from replicate.objects.choosing import MIN_CUT_BYTES, Earlier, PieceKey, links_of
+from replicate.objects.codecs.concat import Chunk
+from replicate.objects.cutting import Piece, cut_file
+from replicate.objects.ids import ObjectID, blob_id
+from replicate.objects.model import TreeEntry
+from replicate.objects.store import ObjectStore
+from replicate.worktree.reading import ChangedWhileRead, open_file
+from replicate.worktree.scan import join
+
+_MAX_CANDIDATES = 4
+_MAX_AT_HAND = 16
+_MAX_HEADER_CHANGE = 0.02  # of the size: names and descriptions differ, tensors do not
+_NUMBER = re.compile(rb"\d+")
+
+
+class _Numbered(NamedTuple):
+    """A file with the numbers in its path, by which it is ordered."""
+
+    numbers: list[int]
+    path: bytes
+    entry: TreeEntry
+
+
+class EarlierFiles:
+    """The files of one commit as bases of the next.
+
+    Args:
+        objects: Reads that commit.
+        directories: Its directories by path.
+        root: The worktree, where files of that commit may still lie.
+        generation: The number of the save within its experiment, which chooses how far back a base lies.
+    """
+
+    def __init__(
+        self, objects: ObjectStore, directories: Mapping[bytes, DirectoryState], root: bytes, generation: int
+    ) -> None:
+        self._objects = objects
+        self._directories = directories
+        self._root = root
+        self._links = links_of(generation)
+        self._cuts: dict[ObjectID, Mapping[PieceKey, Chunk]] = {}
+        self._alike: dict[bytes, list[_Numbered]] | None = None
+        self._by_size: list[tuple[int, TreeEntry]] = []
+
+    def find(self, path: bytes, size_bytes: int, pieces: Sequence[Piece]) -> Earlier | None:
+        """Return the earlier version of a file that is cut into these pieces; None when nothing is like it."""
+        wanted = {(piece.tensor, piece.part): piece.length for piece in pieces if piece.tensor is not None}
+        if not wanted:
+            return None
+        tried: set[ObjectID] = set()
+        for entry in itertools.islice(self._candidates(path, size_bytes), _MAX_CANDIDATES):
+            if entry.object_id in tried:
+                continue
+            tried.add(entry.object_id)
+            found = self._cut(entry)
+            fitting = sum(key in found and found[key].length == length for key, length in wanted.items())
+            if 2 * fitting >= len(wanted):
+                return Earlier(found, self._links, self._reader(path))
+        return None
+
+    def _reader(self, path: bytes) -> Callable[[ObjectID, int], bytes | None]:
+        """Return what reads chunks from earlier files of a numbered series that are in the worktree yet."""
+        alike = sorted(self._files_alike().get(_NUMBER.sub(b"0", path), []), reverse=True)[:_MAX_AT_HAND]
+        others = [one for one in alike if one.path != path]
+        if not others:
+            return lambda wanted, length: None
+        lock = threading.Lock()
+        offsets: dict[ObjectID, tuple[bytes, int]] = {}
+
+        def read(wanted: ObjectID, length: int) -> bytes | None:
+            with lock:
+                if others and not offsets:
+                    for one in others:
+                        offsets.update(self._offsets(one))
+                    others.clear()
+            source, offset = offsets.get(wanted, (b"", 0))
+            data = _read_part(source, offset, length) if source else b""
+            return data if blob_id(data) == wanted else None
+
+        return read
+
+    def _offsets(self, file: _Numbered) -> Iterator[tuple[ObjectID, tuple[bytes, int]]]:
+        """Yield where the chunks of a file lie in the worktree, if nobody touched it there."""
+        source = join(self._root, file.path)
+        offset = 0
+        with contextlib.suppress(CorruptionError, NotFoundError):
+            for chunk in self._objects.read_chunks(file.entry.object_id):
+                yield chunk.object_id, (source, offset)
+                offset += chunk.length
+
+    def _candidates(self, path: bytes, size_bytes: int) -> Iterator[TreeEntry]:
+        folder, _, name = path.rpartition(b"/")
+        state = self._directories.get(folder)
+        for entry in state.entries if state else ():
+            if entry.name == name and entry.mode.is_file:
+                yield entry
+        alike = self._files_alike().get(_NUMBER.sub(b"0", path), [])
+        if alike:
+            yield max(alike).entry
+        spread = int(size_bytes * _MAX_HEADER_CHANGE)
+        first = bisect.bisect_left(self._by_size, size_bytes - spread, key=lambda one: one[0])
+        for size, entry in itertools.islice(self._by_size, first, None):
+            if size > size_bytes + spread:
+                return
+            yield entry
+
+    def _files_alike(self) -> dict[bytes, list[_Numbered]]:
+        """Return the files by their paths without numbers."""
+        if self._alike is None:
+            self._alike = defaultdict(list)
+            for folder, state in self._directories.items():
+                for entry in state.entries:
+                    if entry.mode.is_file and entry.size_bytes >= MIN_CUT_BYTES:
+                        path = join(folder, entry.name)
+                        numbers = [int(number) for number in _NUMBER.findall(path)]
+                        self._alike[_NUMBER.sub(b"0", path)].append(_Numbered(numbers, path, entry))
+                        self._by_size.append((entry.size_bytes, entry))
+            self._by_size.sort(key=lambda one: one[0])
+        return self._alike
+
+    def _cut(self, entry: TreeEntry) -> Mapping[PieceKey, Chunk]:
+        """Return the chunks of a stored file by tensor and part; none when it is not cut at its tensors."""
+        known = self._cuts.get(entry.object_id)
+        if known is None:
+            try:
+                known = self._cuts[entry.object_id] = self._read_cut(entry)
+            except (CorruptionError, NotFoundError):  # it cannot be a base; whoever restores it is told
+                known = self._cuts[entry.object_id] = {}
+        return known
+
+    def _read_cut(self, entry: TreeEntry) -> Mapping[PieceKey, Chunk]:
+        chunks = self._objects.read_chunks(entry.object_id)
+        ends = list(itertools.accumulate(chunk.length for chunk in chunks))
+        last: list[tuple[int, bytes]] = []
+
+        def read(offset: int, length: int) -> bytes:
+            parts = []
+            while length:
+                number = bisect.bisect_right(ends, offset)
+                if not last or last[0][0] != number:
+                    last[:] = [(number, self._objects.read_chunk(chunks[number], entry.object_id))]
+                start = offset - (ends[number] - chunks[number].length)
+                parts.append(last[0][1][start : start + length])
+                offset += len(parts[-1])
+                length -= len(parts[-1])
+            return b"".join(parts)
+
+        if not ends or ends[-1] != entry.size_bytes:
+            return {}
+        pieces = cut_file(entry.size_bytes, read)
+        if [piece.length for piece in pieces] != [chunk.length for chunk in chunks]:
+            return {}
+        return {(piece.tensor, piece.part): chunk for piece, chunk in zip(pieces, chunks, strict=True)}
+
+
+def _read_part(path: bytes, offset: int, length: int) -> bytes:
+    """Return a part of a file of the worktree; what is not there, or is no regular file, gives nothing."""
+    try:
+        with open_file(path) as file:
+            return file.read(offset, length)
+    except (OSError, ChangedWhileRead):
+        return b""
