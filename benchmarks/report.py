@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.results import Result, ratios
+from benchmarks.results import Result, Target, ratios
 
 _HEAD = ("", "", "call", "process", "fastest", "slowest", "cpu", "peak", "stored", "files")
 
@@ -35,17 +35,27 @@ def result_text(result: Result) -> str:
         names = (left.operation, f"{left.tool} / {right.tool}" if left.tool != right.tool else f"/ {right.operation}")
         cells = ["" if one is None else f"{one:.2f}x" for one in ratios(left, right).values()]
         lines.append((*names, *cells[:2], "", "", *cells[2:]))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
-    text = [f"{result.name}: {result.about}", ""]
-    for line in lines:
-        left_cells = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
-        right_cells = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
-        text.append("  ".join([*left_cells, *right_cells]).rstrip())
-    text.append("")
-    for target in result.targets:
-        verdict = "ok    " if target.is_met else "MISSED"
-        text.append(f"{verdict} {target.text}: {target.value:.2f} {target.unit}, at most {target.limit:.2f}")
+    text = [f"{result.name}: {result.about}", "", *aligned(lines, 2), ""]
+    text += [target_text(target) for target in result.targets]
     return "\n".join(text)
+
+
+def aligned(lines: Sequence[Sequence[str]], texts: int) -> list[str]:
+    """Return the lines of a table; the first columns are texts, the rest are figures, to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if number < texts else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def target_text(target: Target, digits: int = 2) -> str:
+    """Return whether a target is met, and by how much."""
+    verdict = "ok    " if target.is_met else "MISSED"
+    return f"{verdict} {target.text}: {target.value:.{digits}f} {target.unit}, at most {target.limit:.{digits}f}"
 
 
 def _seconds(value: float | None) -> str:

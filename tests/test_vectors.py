@@ -27,7 +27,8 @@ from replicate.objects.pack import (
     verify_pack,
 )
 from replicate.objects.store import ObjectStore
-from replicate.refs.names import RecordName
+from replicate.refs.catalogs import decode_full, decode_heads, encode_full, encode_heads
+from replicate.refs.names import CatalogName, RecordName
 from replicate.refs.records import (
     MAGIC,
     CommitRecord,
@@ -368,3 +369,37 @@ def test_a_record_has_the_bytes_and_the_key_of_its_vector_and_comes_back(case: C
 def test_what_is_no_record_is_refused(case: Case) -> None:
     with pytest.raises(CorruptionError, match=r" is damaged: | is not the key of a ref record"):
         decode_record(RecordName.parse(case["key"]), bytes_of(case))
+
+
+# -- catalogs
+
+
+@pytest.mark.parametrize("case", cases_of("catalogs", "cases"))
+def test_a_catalog_tells_what_its_vector_tells(case: Case) -> None:
+    name, data, value = CatalogName.parse(case["key"]), bytes_of(case), untag(case["value"])
+    if name.shard is None:
+        heads = decode_heads(name, data)
+        first, last = value["shards"]
+        again = encode_heads(first, last, value["of"], value["replaces"], value["experiments"])
+        told = [{"id": key, **{k: v for k, v in one.items() if k != "id"}} for key, one in heads.experiments.items()]
+        assert (sorted(heads.of), sorted(heads.replaces), told) == (
+            value["of"],
+            value["replaces"],
+            value["experiments"],
+        )
+        assert decode_heads(*again).experiments == heads.experiments
+    else:
+        full = decode_full(name, data)
+        again = encode_full(name.shard, dict(value["records"]), value["replaces"])
+        assert ([list(one) for one in full.records.items()], sorted(full.replaces)) == (
+            value["records"],
+            value["replaces"],
+        )
+        assert decode_full(*again).records == full.records
+
+
+@pytest.mark.parametrize("case", cases_of("catalogs", "invalid"))
+def test_what_is_no_catalog_is_refused(case: Case) -> None:
+    name = CatalogName.parse(case["key"])
+    with pytest.raises(CorruptionError, match=r"is damaged: "):
+        (decode_heads if name.shard is None else decode_full)(name, bytes_of(case))

@@ -113,7 +113,10 @@ def test_a_current_folder_that_is_gone_is_told(shell: Shell, tmp_path: Path, mon
     ("text", "message"),
     [
         ("# nothing\nstorre: x\n", " line 2: unknown key 'storre'\nhint: did you mean 'store'?\n"),
-        ("frobnicate: x\n", " line 1: unknown key 'frobnicate'\nhint: the keys are repository, store, durability\n"),
+        (
+            "frobnicate: x\n",
+            " line 1: unknown key 'frobnicate'\nhint: the keys are repository, store, durability, effort\n",
+        ),
         ("store: a\n\nstore: b\n", " line 3: 'store' is there twice\n"),
         ("store:\n", " line 1: 'store' needs a value that is text\n"),
         ("store: ''\n", " line 1: 'store' needs a value that is text\n"),

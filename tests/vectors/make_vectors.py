@@ -898,6 +898,58 @@ def records() -> tuple[list[Case], list[Case]]:
     return cases, invalid
 
 
+# --- 10 catalogs
+
+CATALOG = b"RPLCAT\x00\x01"
+
+
+def catalog(shard: str | None, values: Map, magic: bytes = CATALOG) -> Keyed:
+    data = magic + zstored(enc({"v": 1, **values}))
+    digest = derive("catalog", data)[:16].hex()
+    return (f"cat/h~{digest}" if shard is None else f"cat/f~{shard}~{digest}"), data
+
+
+def catalogs() -> tuple[list[Case], list[Case]]:
+    """Key, file (hex) and the map in its frame (value); frames of others may differ. `invalid` must be refused."""
+    shard, session = EXPERIMENT.hex()[:2], fake("session", 8).hex()
+    by: Map = {"time": 1767225602 * 10**9, "author": "ada@engine"}
+    hide, name = record("x", {"sessions": {session: 7}, **by}), record("t", {"name": "é", **by}, 0, EXPERIMENT)
+    both: list[Value] = [[key, body] for key, body in sorted((hide, name))]
+    old, far = f"cat/f~{shard}~{fake('old', 16).hex()}", f"cat/h~{fake('far', 16).hex()}"
+    full: Map = {"records": both, "replaces": [old]}
+    entry: Map = {
+        "id": EXPERIMENT, "name": "é", "author": "ada@engine", "time": 5, "command": "x", "params": {"lr": 0.5},
+        "heads": [oid(COMMIT, enc(CHECKPOINT))], "count": 1, "sessions": {session: 7}, "others": [fake("x", 16)],
+    }  # fmt: skip
+    partial: Map = {"id": fake("other"), "partial": True}
+    experiments: list[Value] = [one for _, one in sorted([(EXPERIMENT, entry), (fake("other"), partial)])]
+    heads: Map = {"shards": ["00", "ff"], "of": [old], "replaces": [far], "experiments": experiments}
+    good: dict[str, tuple[str | None, Map]] = {
+        "full": (shard, full), "full, nothing": (shard, {"records": [], "replaces": []}),
+        "heads": (None, heads), "heads, nothing": (None, {**heads, "of": [], "replaces": [], "experiments": []}),
+    }  # fmt: skip
+    cases: list[Case] = []
+    for title, (of, values) in good.items():
+        key, data = catalog(of, values)
+        cases.append({"name": title, "key": key, "value": tag({"v": 1, **values}), "hex": data.hex()})
+    key, data = catalog(shard, full)
+    bad: dict[str, Keyed] = {
+        "a byte changed": (key, poke(data, -1, b"\x7f")), "magic": catalog(shard, full, b"RPLCAT\x00\x02"),
+        "v 2": catalog(shard, {**full, "v": 2}), "no records": catalog(shard, {"replaces": []}),
+        "records unsorted": catalog(shard, {**full, "records": both[::-1]}),
+        "a record twice": catalog(shard, {**full, "records": [both[0], both[0]]}),
+        "of another shard": catalog("00", full), "a record is a key": catalog(shard, {**full, "records": [hide[0]]}),
+        "a body is text": catalog(shard, {**full, "records": [[hide[0], "x"]]}),
+        "replaces a number": catalog(shard, {**full, "replaces": [1]}),
+        "no shards": catalog(None, without(heads, "shards")),
+        "shards of one": catalog(None, {**heads, "shards": ["00"]}),
+        "name is a number": catalog(None, {**heads, "experiments": [{**entry, "name": 1}]}),
+        "id of 31 bytes": catalog(None, {**heads, "experiments": [{**partial, "id": bytes(31)}]}),
+        "count is text": catalog(None, {**heads, "experiments": [{**entry, "count": "1"}]}),
+    }  # fmt: skip
+    return cases, [{"name": title, "key": key, "hex": data.hex()} for title, (key, data) in bad.items()]
+
+
 # --- 8 locators
 
 
@@ -945,6 +997,7 @@ def main() -> None:
     for make, section, more in (
         (canonical, "4.1", TAGS), (ids, "3, 5.2, 11", ""), (trees, "4.2", ""), (commits, "4.3", TAGS),
         (packs, "6, 7", ""), (encodings, "7.1, 7.2, 7.3", ""), (records, "9", TAGS), (locators, "8", TAGS),
+        (catalogs, "10", TAGS),
     ):  # fmt: skip
         comment = " ".join(f"{make.__doc__} {more}".split())
         cases, invalid = make()
