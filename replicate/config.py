@@ -11,14 +11,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from replicate.errors import ConfigError, InvalidInputError, ProjectNotFoundError
 
 CONFIG_NAME = "replicate.yaml"
 STORE_NAME = ".replicate"
-_KEYS = ("repository", "store", "durability", "effort")
+_STORAGE_KEYS = ("endpoint", "profile", "region", "anonymous")
+_KEYS = ("repository", "store", "durability", "effort", *_STORAGE_KEYS)
 _CHOICES = {"durability": ("safe", "fast"), "effort": ("normal", "high")}
 _MODES = ("online", "offline", "disabled")
 
@@ -34,12 +35,14 @@ class Project:
         store: The local store's folder, absolute.
         durability: `safe`: a checkpoint survives power loss when the call returns; `fast`: a killed process only.
         effort: `high`: weights are stored a few percent smaller, at half the speed.
+        storage: What the transport of the repository is told: `endpoint`, `profile`, `region`, `anonymous`, as text.
     """
 
     root: str
     store: str
     durability: Literal["safe", "fast"] = "safe"
     effort: Literal["normal", "high"] = "normal"
+    storage: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def find_project(start: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Project | None:
@@ -104,7 +107,8 @@ def _project(root: str, values: Mapping[str, str], environment: Mapping[str, str
         )
     durability: Literal["safe", "fast"] = "fast" if values.get("durability") == "fast" else "safe"
     effort: Literal["normal", "high"] = "high" if values.get("effort") == "high" else "normal"
-    return Project(root, place, durability, effort)
+    storage = {key: values[key] for key in _STORAGE_KEYS if key in values}
+    return Project(root, place, durability, effort, storage)
 
 
 def _read_config(path: str) -> dict[str, str]:
@@ -158,6 +162,8 @@ def _check_value(path: str, line: int, key: str, node: Any) -> str:
         raise ConfigError(f"{path} line {line}: {key!r} needs a value that is text")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise ConfigError(f"{path} line {line}: {key} is {' or '.join(_CHOICES[key])}, not {value!r}")
+    if key == "anonymous" and value.lower() not in ("true", "false", "yes", "no"):
+        raise ConfigError(f"{path} line {line}: anonymous is true or false, not {value!r}")
     if key == "repository" and value.rstrip("/") not in (STORE_NAME, f"./{STORE_NAME}", f"file://{STORE_NAME}"):
         raise ConfigError(
             f"{path} line {line}: this version keeps everything in {STORE_NAME}; it cannot use {value!r} yet",

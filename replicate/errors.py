@@ -21,6 +21,7 @@
     │   ├── StorageFullError        (has `needed_bytes`) make room, then repeat
     │   ├── StorageDeniedError      log in, or ask for permission, then repeat
     │   ├── StorageMissingError     correct the URL, or create the bucket
+    │   ├── StorageReplacedError    repeat: the store was emptied or replaced under us, and is looked at anew
     │   └── StorageUnreachableError wait, then repeat
     └── SessionError                call `replicate.init()` (again)
 
@@ -215,6 +216,12 @@ class StorageUnreachableError(StorageError):
     """No answer, or not to the end, often enough to give up for now."""
 
     kind = "storage-unreachable"
+
+
+class StorageReplacedError(StorageError):
+    """While a store was written to, somebody emptied it, or put another in its place."""
+
+    kind = "storage-replaced"
 
 
 class SessionError(ReplicateError):

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from replicate.config import Project
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what reads and writes packs is loaded when the first one is
 
 MARKER_KEY = "ctl/v1"
 _LEFTOVER_NS = 86_400 * 10**9
+_MAX_READERS = 8
 MARKER = b"replicate store, format 1\n"
 
 _held: set[int] = set()
@@ -52,6 +53,18 @@ def check_format(transport: Transport, store: str) -> None:
         UnsupportedFormatError: It needs a newer version. CorruptionError: Its marker is none.
     """
     names = [info.key.removeprefix("ctl/") for info in transport.list("ctl/")]
+    check_readable(names, store)
+    # A marker that is cut short is a torn write: the next save puts it again (I0).
+    if "v1" in names and not MARKER.startswith(transport.get(MARKER_KEY).rstrip(b"\0")):
+        raise CorruptionError(
+            f"{store}/{MARKER_KEY} is damaged: not the marker of a store",
+            where=MARKER_KEY,
+            hint="if the rest is intact, delete that file: the next save writes it again",
+        )
+
+
+def check_readable(names: Collection[str], store: str) -> None:
+    """Raise `UnsupportedFormatError` if a store whose `ctl/` holds these names cannot be read by this version."""
     unknown = [name.removeprefix("feat~read~") for name in names if name.startswith("feat~read~")]
     newer = sorted(name for name in names if name[:1] == "v" and name[1:].isdigit() and name != "v1")
     if unknown:
@@ -64,13 +77,16 @@ def check_format(transport: Transport, store: str) -> None:
             f"{store} has format {newer[-1][1:]}; this version reads format 1",
             hint="upgrade replicate: pip install --upgrade replicate-vc",
         )
-    # A marker that is cut short is a torn write: the next save puts it again (I0).
-    if "v1" in names and not MARKER.startswith(transport.get(MARKER_KEY).rstrip(b"\0")):
-        raise CorruptionError(
-            f"{store}/{MARKER_KEY} is damaged: not the marker of a store",
-            where=MARKER_KEY,
-            hint="if the rest is intact, delete that file: the next save writes it again",
-        )
+
+
+def check_writable(names: Iterable[str], store: str) -> None:
+    """Raise `UnsupportedFormatError` if this version may not publish where `ctl/` holds these names (SPEC §5.2)."""
+    for name in names:
+        if name.startswith(("feat~read~", "feat~write~", "p~")):
+            raise UnsupportedFormatError(
+                f"{store} was changed by a newer version ({name}); this one cannot save into it",
+                hint="upgrade replicate: pip install --upgrade replicate-vc",
+            )
 
 
 class Repository:
@@ -158,13 +174,8 @@ class Repository:
 
     def check_writable(self) -> None:
         """List `ctl/` and refuse to publish into a store that asks for more than this version knows (I3, SPEC §5.2)."""
-        for info in self.transport.list("ctl/"):
-            name = info.key.removeprefix("ctl/")
-            if name.startswith(("feat~read~", "feat~write~", "p~")):
-                raise UnsupportedFormatError(
-                    f"{self.project.store} was changed by a newer version ({name}); this one cannot save into it",
-                    hint="upgrade replicate: pip install --upgrade replicate-vc",
-                )
+        names = (info.key.removeprefix("ctl/") for info in self.transport.list("ctl/"))
+        check_writable(names, self.project.store)
 
     def _write_local(self, path: str, text: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -189,7 +200,7 @@ class Repository:
         """Return the objects that locators lead to: those of the closures of their commits."""
         from replicate.objects.store import ObjectStore
 
-        return ObjectStore(self.transport, self.view(*locators))
+        return ObjectStore(self.transport, self.view(*locators), min(_MAX_READERS, self.host.cpu_count))
 
     def all_objects(self) -> ObjectStore:
         """Return every object in the store, by the dedup index brought up to date."""

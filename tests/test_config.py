@@ -145,6 +145,13 @@ def test_the_store_may_lie_elsewhere(root: Path, value: str, place: str) -> None
     assert configured(root, f"store: {value}\n").store == wanted
 
 
+def test_what_the_storage_of_a_repository_is_told_is_kept_as_text(root: Path) -> None:
+    assert configured(root, "").storage == {}
+    text = "endpoint: http://host:9000\nprofile: me\nregion: eu-west-1\nanonymous: true\n"
+    told = {"endpoint": "http://host:9000", "profile": "me", "region": "eu-west-1", "anonymous": "true"}
+    assert configured(root, text).storage == told
+
+
 def test_the_variable_outweighs_the_file(root: Path) -> None:
     (root / "replicate.yaml").write_text("store: a\n")
     found = find_project(root, {"REPLICATE_STORE": "b"})
@@ -182,7 +189,8 @@ def test_the_repository_may_be_named_as_what_it_is(root: Path, value: str) -> No
         ("stor: a\n", "replicate.yaml line 1: unknown key 'stor' (hint: did you mean 'store'?)"),
         (
             "# a\n\nbucket: a\n",
-            "replicate.yaml line 3: unknown key 'bucket' (hint: the keys are repository, store, durability, effort)",
+            "replicate.yaml line 3: unknown key 'bucket' (hint: the keys are repository, store, durability, effort, "
+            "endpoint, profile, region, anonymous)",
         ),
         ("store: a\nstore: b\n", "replicate.yaml line 2: 'store' is there twice"),
         ("store:\n", "replicate.yaml line 1: 'store' needs a value that is text"),
@@ -192,6 +200,7 @@ def test_the_repository_may_be_named_as_what_it_is(root: Path, value: str) -> No
         ("store: {a: b}\n", "replicate.yaml line 1: 'store' needs a value that is text"),
         ("\ndurability: quick\n", "replicate.yaml line 2: durability is safe or fast, not 'quick'"),
         ("durability: Fast\n", "replicate.yaml line 1: durability is safe or fast, not 'Fast'"),
+        ("anonymous: 1\n", "replicate.yaml line 1: anonymous is true or false, not '1'"),
         ("effort: max\n", "replicate.yaml line 1: effort is normal or high, not 'max'"),
         (
             "repository: s3://bucket\n",

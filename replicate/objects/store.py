@@ -6,7 +6,9 @@ every object is hashed before its bytes are given out.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from blake3 import blake3
@@ -42,11 +44,18 @@ FrameReader = Callable[[Place], memoryview]
 
 
 class ObjectStore:
-    """Reads objects of one store whose places `locations` knows. Holds no state; safe to use from any thread."""
+    """Reads objects of one store whose places `locations` knows. Holds no state; safe to use from any thread.
 
-    def __init__(self, transport: Transport, locations: Locations) -> None:
+    Args:
+        transport: The store.
+        locations: Where its objects lie.
+        workers: Threads that decode the pieces of a big blob ahead of who reads it.
+    """
+
+    def __init__(self, transport: Transport, locations: Locations, workers: int = 1) -> None:
         self._transport = transport
         self._locations = locations
+        self._workers = workers
 
     def read_tree(self, tree: ObjectID, *, claimed_bytes: int | None = None) -> list[TreeEntry]:
         """Return a directory's entries, in name order.
@@ -107,8 +116,7 @@ class ObjectStore:
             yield whole
             return
         hasher = blake3()
-        for chunk in chunks:
-            data = self.read_chunk(chunk, wanted)
+        for data in self._read_ahead(chunks, wanted):
             hasher.update(data)
             yield data
         if hasher.digest() != wanted:
@@ -127,6 +135,24 @@ class ObjectStore:
                 if not whole:
                     raise
         return [Chunk(wanted, whole[0].raw_length)]
+
+    def _read_ahead(self, chunks: Sequence[Chunk], whole: ObjectID) -> Iterator[bytes]:
+        """Yield chunks in order, while others decode a few that follow."""
+        if self._workers < 2:
+            for chunk in chunks:
+                yield self.read_chunk(chunk, whole)
+            return
+        waiting: deque[Future[bytes]] = deque()
+        pool = ThreadPoolExecutor(self._workers, "replicate-read")
+        try:
+            for chunk in chunks:
+                if len(waiting) > self._workers:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(self.read_chunk, chunk, whole))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def read_chunk(self, chunk: Chunk, whole: ObjectID) -> bytes:
         """Return one chunk of the blob `whole`, verified by the chunk's id and length."""
