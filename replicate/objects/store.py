@@ -251,29 +251,38 @@ class ObjectStore:
                 f"object {entry.object_id.hex()} cannot be read: pack {place.pack.hex()} is missing", where=key
             ) from exc
 
-    def _read_payload(self, place: Place, read_frame: FrameReader | None = None) -> memoryview:
-        return frame_payload((read_frame or self._read_frame)(place), place.entry, f"pack {place.pack.hex()}")
+    def _read_payload(
+        self, place: Place, read_frame: FrameReader | None = None, *, checksum: bool = True
+    ) -> memoryview:
+        frame = (read_frame or self._read_frame)(place)
+        return frame_payload(frame, place.entry, f"pack {place.pack.hex()}", checksum=checksum)
 
     def _decode(self, place: Place, kind: Kind, read_frame: FrameReader | None = None) -> bytes:
-        """Return an object's bytes from one place, verified by its id."""
+        """Return an object's bytes from one place, verified by its id, which proves every frame that went into it.
+
+        What is wrong is decoded once more with every check on the way, to tell what is damaged, or to read around it.
+        """
         check_entry(place.entry, kind, place_name(place))
-        payload = self._read_payload(place, read_frame)
-        if place.entry.encoding not in BASED:
-            return _verified(_decode_whole(place, payload), place, kind)
         try:
-            data = self._decode_based(place, kind, payload, check_bases=False)
+            data = self._decode_frame(place, kind, read_frame, thorough=False)
             if _is_right(data, place, kind):
                 return data
         except _ELSEWHERE:
             pass
-        return self._decode_based(place, kind, payload, check_bases=True)  # tells what is damaged, or reads around it
+        return _verified(self._decode_frame(place, kind, read_frame, thorough=True), place, kind)
 
-    def _decode_based(self, place: Place, kind: Kind, payload: memoryview, *, check_bases: bool) -> bytes:
+    def _decode_frame(self, place: Place, kind: Kind, read_frame: FrameReader | None, *, thorough: bool) -> bytes:
+        payload = self._read_payload(place, read_frame, checksum=thorough)
+        if place.entry.encoding in BASED:
+            return self._decode_based(place, kind, payload, thorough=thorough)
+        return _decode_whole(place, payload)
+
+    def _decode_based(self, place: Place, kind: Kind, payload: memoryview, *, thorough: bool) -> bytes:
         """Return what a frame with a base stands for. The base may have one too, of smaller depth, so this ends (I7).
 
         A base that cannot be read is tried at its other places. There is no recursion: depth may be 255. Payloads that
-        wait for their bases are dropped when they are many, and read again. Bases are hashed only with `check_bases`,
-        and what is returned too: without, the caller checks that it is what its id names, which proves the bases.
+        wait for their bases are dropped when they are many, and read again. Checksums and the ids of bases are checked
+        only if `thorough`.
         """
         held = len(payload)
         waiting: list[tuple[Place, memoryview | None, Iterator[Place]]] = [
@@ -292,19 +301,19 @@ class ObjectStore:
                 raise CorruptionError(f"{where} is damaged: more than {_MAX_FRAMES:,} frames to decode", where=where)
             try:
                 check_entry(base.entry, kind, place_name(base))
-                inner = self._read_payload(base)
+                inner = self._read_payload(base, checksum=thorough)
                 if base.entry.encoding in BASED:
                     held += len(inner)
                     kept = inner if held <= _MAX_WAITING_BYTES else None
                     waiting.append((base, kept, self._base_places(base, kind, inner)))
                     continue
                 data = _decode_whole(base, inner)
-                if check_bases:
+                if thorough:
                     _verified(data, base, kind)
                 while waiting:
                     based, waited, _ = waiting.pop()
                     data = _apply(based, self._read_payload(based) if waited is None else waited, data)
-                    if check_bases:
+                    if thorough:
                         _verified(data, based, kind)
                 return data
             except _ELSEWHERE as exc:
