@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from replicate.errors import CorruptionError, ReplicateError
-from replicate.objects.codecs import Encoding
+from replicate.objects.codecs import Encoding, cast, delta, planes
 from replicate.objects.frames import FrameRef
-from replicate.objects.ids import Kind, object_id
+from replicate.objects.ids import Kind, blob_id, object_id
 from replicate.objects.locator import Locator
 from replicate.objects.model import Commit, Mode, TreeEntry, commit_id, encode_commit, encode_tree
 from replicate.refs import RefStore
@@ -46,10 +47,14 @@ def every_encoding(folder: Path) -> dict[str, bytes]:
     filled = Frame(bytes(64), encoding=Encoding.FILL, payload=b"\0")
     packed = zstd_frame(b"text " * 20)
     whole = concat_frame(*chunks)
-    data_pack = build_pack([Frame(chunks[0]), Frame(chunks[1]), filled, packed], b"data".ljust(16))
-    older = Locator((), tuple(data_pack.places), (), 4, 4).encode()
+    planed, moved, rounded = weight_frames()
+    data_pack = build_pack(
+        [Frame(chunks[0]), Frame(chunks[1]), filled, packed, planed, moved, rounded], b"data".ljust(16)
+    )
+    older = Locator((), tuple(data_pack.places), (), 7, 7).encode()
     older_pack = build_pack([zstd_frame(older, Kind.LOCATOR)], b"older".ljust(16), is_meta=True)
     files = {b"whole": whole, b"filled": filled, b"packed": packed}
+    files |= {b"planed": planed, b"moved": moved, b"rounded": rounded}
     entries = [TreeEntry(name, Mode.FILE, len(made.content), made.object_id) for name, made in files.items()]
     base, tree = encode_tree(entries[:2]), encode_tree(entries)
     commit = encode_commit(Commit(tree=object_id(Kind.TREE, tree), author="", time_ns=0, nonce=bytes(16)))
@@ -57,7 +62,7 @@ def every_encoding(folder: Path) -> dict[str, bytes]:
     built = build_pack(frames)
     (place,) = older_pack.entries
     locator = Frame(
-        Locator(built.entries, (), (FrameRef(older_pack.pack_id, place.offset, place.length),), 8, 4).encode(),
+        Locator(built.entries, (), (FrameRef(older_pack.pack_id, place.offset, place.length),), 11, 7).encode(),
         Kind.LOCATOR,
     )
     packset = Frame(b"\x92" + b"".join(b"\xc4\x20" + one for one in sorted([data_pack.pack_id, older_pack.pack_id])), 5)
@@ -75,6 +80,20 @@ def every_encoding(folder: Path) -> dict[str, bytes]:
     return keys_of(transport)
 
 
+def weight_frames() -> tuple[Frame, Frame, Frame]:
+    """Return a small tensor as planes, the tensor a step later as a delta on it, and the first one rounded."""
+    weights = np.arange(1, 25, dtype=np.float32)
+    first, later = weights.tobytes(), (weights.view(np.uint32) + np.arange(24, dtype=np.uint32) % 2).tobytes()
+    base, halves = blob_id(first), (weights.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    payloads = planes.encode(first, 4), delta.encode(later, 4, base, first), cast.encode(halves, base, first)
+    made = [payload for payload in payloads if payload]
+    return (
+        Frame(first, encoding=Encoding.PLANES, payload=made[0]),
+        Frame(later, encoding=Encoding.DELTA, payload=made[1], depth=1),
+        Frame(halves, encoding=Encoding.CAST, payload=made[2], depth=1),
+    )
+
+
 STORES = [saved_store, every_encoding]
 
 
@@ -86,7 +105,10 @@ def test_a_tiny_store_is_read_whole(tmp_path: Path, make: Callable[[Path], dict[
     assert not any(isinstance(files, ReplicateError) for files in found.files.values())
     assert sum(map(len, keys.values())) < 5_000
     if make is every_encoding:
-        assert list(found.files.values()) == [{"whole": b"abcde", "filled": bytes(64), "packed": b"text " * 20}]
+        planed, moved, rounded = (frame.content for frame in weight_frames())
+        weights = {"planed": planed, "moved": moved, "rounded": rounded}
+        simple = {"whole": b"abcde", "filled": bytes(64), "packed": b"text " * 20}
+        assert list(found.files.values()) == [simple | weights]
 
 
 @pytest.mark.parametrize("make", STORES)
@@ -159,7 +181,7 @@ def test_every_missing_file_is_told_or_left_out_of_the_listing(
 def test_frames_of_the_tiny_store_cover_every_encoding(tmp_path: Path) -> None:
     keys = every_encoding(tmp_path)
     frames = b"".join(keys.values())
-    for encoding in set(Encoding) - {Encoding.PLANES, Encoding.DELTA, Encoding.CAST}:
+    for encoding in Encoding:
         assert any(frames[at : at + 4] == b"OBJ1" and frames[at + 5] == encoding for at in range(len(frames) - 60)), (
             encoding
         )
