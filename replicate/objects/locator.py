@@ -21,7 +21,7 @@ from replicate.objects.pack import (
     frame_payload,
     pack_key,
 )
-from replicate.transport import Transport
+from replicate.transport import Range, Transport, prefetch, read_sound
 
 MAX_OLDER = 16
 
@@ -110,6 +110,10 @@ class Locator:
 
 def read_framed(transport: Transport, ref: FrameRef, kind: Kind) -> tuple[ObjectID, bytes]:
     """Return id and bytes of a frame of a kind that refers to no other object, checked by id."""
+    return read_sound(transport, pack_key(ref.pack), lambda: _read_framed(transport, ref, kind))
+
+
+def _read_framed(transport: Transport, ref: FrameRef, kind: Kind) -> tuple[ObjectID, bytes]:
     where = f"pack {ref.pack.hex()}"
 
     def damaged(why: str) -> CorruptionError:
@@ -162,14 +166,20 @@ class LocatorView:
     def _load(self) -> Mapping[bytes, list[Place]]:
         if not self._loaded:
             older: dict[FrameRef, None] = {}  # of two commits they are mostly the same
+            self._expect(self.refs)
             for ref in dict.fromkeys(self.refs):
                 locator = read_locator(self.transport, ref)
                 self._add(locator.places)
                 older |= dict.fromkeys(locator.older)
-            for ref in [one for one in older if one not in self.refs]:
+            others = [one for one in older if one not in self.refs]
+            self._expect(others)
+            for ref in others:
                 self._add(read_locator(self.transport, ref).places)
             self._loaded = True
         return self._places
+
+    def _expect(self, refs: Iterable[FrameRef]) -> None:
+        prefetch(self.transport, [Range(pack_key(ref.pack), ref.offset, ref.offset + ref.length) for ref in refs])
 
     def _add(self, places: Iterable[Place]) -> None:
         known = self._places

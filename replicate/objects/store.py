@@ -6,8 +6,9 @@ every object is hashed before its bytes are given out.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from replicate.errors import (
     ReplicateError,
     UnsupportedFormatError,
 )
+from replicate.objects.ahead import Ahead
 from replicate.objects.codecs import BASED, MAX_RAW_BYTES, Encoding, base_id, concat, fill, patch, zstd
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
@@ -27,7 +29,7 @@ from replicate.objects.ids import Kind, ObjectID, object_id
 from replicate.objects.locator import Locations
 from replicate.objects.model import Commit, TreeEntry, decode_commit, decode_tree, directory_size
 from replicate.objects.pack import Entry, Place, frame_payload, pack_key
-from replicate.transport import Transport
+from replicate.transport import ReadsAhead, Transport, read_sound
 
 _WHOLE = frozenset(Encoding) - BASED - {Encoding.CONCAT}
 _WEIGHTS = (Encoding.PLANES, Encoding.DELTA, Encoding.CAST)
@@ -56,6 +58,17 @@ class ObjectStore:
         self._transport = transport
         self._locations = locations
         self._workers = workers
+        self._ahead = Ahead(transport, locations)
+
+    def expect(self, wanted: Iterable[ObjectID]) -> None:
+        """Fetch blobs of at most 64 MiB that will be read soon, and what they build on, if storage is elsewhere."""
+        if self._ahead.is_useful:
+            self._ahead.expect(wanted)
+
+    def expect_trees(self) -> None:
+        """Fetch all trees and lists of chunks, which are going to be read one by one, if storage is elsewhere."""
+        if self._ahead.is_useful and isinstance(self._locations, Iterable):
+            self._ahead.expect_all(self._locations)
 
     def read_tree(self, tree: ObjectID, *, claimed_bytes: int | None = None) -> list[TreeEntry]:
         """Return a directory's entries, in name order.
@@ -138,14 +151,15 @@ class ObjectStore:
 
     def _read_ahead(self, chunks: Sequence[Chunk], whole: ObjectID) -> Iterator[bytes]:
         """Yield chunks in order, while others decode a few that follow."""
+        coming = self._ahead.in_windows(chunks, lambda chunk: chunk.object_id)
         if self._workers < 2:
-            for chunk in chunks:
+            for chunk in coming:
                 yield self.read_chunk(chunk, whole)
             return
         waiting: deque[Future[bytes]] = deque()
         pool = ThreadPoolExecutor(self._workers, "replicate-read")
         try:
-            for chunk in chunks:
+            for chunk in coming:
                 if len(waiting) > self._workers:
                     yield waiting.popleft().result()
                 waiting.append(pool.submit(self.read_chunk, chunk, whole))
@@ -177,6 +191,7 @@ class ObjectStore:
         placed = sorted(
             (self._places(one, Kind.BLOB)[0] for one in wanted), key=lambda place: (place.pack, place.entry.offset)
         )
+        coming = self._ahead.in_windows(placed, lambda place: place.entry.object_id)
         start = 0
         while start < len(placed):
             first = placed[start]
@@ -190,6 +205,7 @@ class ObjectStore:
                 stop = max(stop, placed[end].entry.offset + placed[end].entry.length)
                 end += 1
             end = max(end, start + 1)
+            deque(itertools.islice(coming, end - start), 0)
             yield from self._read_run(placed[start:end])
             start = end
 
@@ -239,7 +255,11 @@ class ObjectStore:
         where = place_name(place)
         if place.entry.depth:
             raise CorruptionError(f"{where} is damaged: a concat has depth 0", where=where)
-        return concat.decode(self._read_payload(place), place.entry.raw_length, where)
+
+        def read() -> list[Chunk]:
+            return concat.decode(self._read_payload(place), place.entry.raw_length, where)
+
+        return read_sound(self._transport, pack_key(place.pack), read)
 
     def _read_frame(self, place: Place) -> memoryview:
         entry = place.entry
@@ -250,6 +270,12 @@ class ObjectStore:
             raise CorruptionError(
                 f"object {entry.object_id.hex()} cannot be read: pack {place.pack.hex()} is missing", where=key
             ) from exc
+
+    def _read_again(self, place: Place) -> memoryview:
+        """Return a frame as it lies in the store: what was kept of its pack may be what is wrong."""
+        if isinstance(self._transport, ReadsAhead):
+            self._transport.forget(pack_key(place.pack))
+        return self._read_frame(place)
 
     def _read_payload(
         self, place: Place, read_frame: FrameReader | None = None, *, checksum: bool = True
@@ -272,6 +298,7 @@ class ObjectStore:
         return _verified(self._decode_frame(place, kind, read_frame, thorough=True), place, kind)
 
     def _decode_frame(self, place: Place, kind: Kind, read_frame: FrameReader | None, *, thorough: bool) -> bytes:
+        read_frame = read_frame or (self._read_again if thorough else self._read_frame)
         payload = self._read_payload(place, read_frame, checksum=thorough)
         if place.entry.encoding in BASED:
             return self._decode_based(place, kind, payload, thorough=thorough)
@@ -301,7 +328,8 @@ class ObjectStore:
                 raise CorruptionError(f"{where} is damaged: more than {_MAX_FRAMES:,} frames to decode", where=where)
             try:
                 check_entry(base.entry, kind, place_name(base))
-                inner = self._read_payload(base, checksum=thorough)
+                read_frame = self._read_again if thorough else self._read_frame
+                inner = self._read_payload(base, read_frame, checksum=thorough)
                 if base.entry.encoding in BASED:
                     held += len(inner)
                     kept = inner if held <= _MAX_WAITING_BYTES else None

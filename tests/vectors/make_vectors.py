@@ -362,9 +362,17 @@ def section(string: bytes) -> bytes:
     return zrepeated(string[0], len(string)) if len(string) > 20 and len(set(string)) == 1 else string
 
 
-def sections(strings: Sequence[bytes], tail: bytes) -> bytes:
-    made = [section(string) for string in strings]
-    return b"".join([struct.pack("<I", len(one)) for one in made] + made) + tail
+def sparse(string: bytes) -> bytes:
+    """Which bytes are not 0, and these."""
+    mask = section(sum(1 << i for i, byte in enumerate(string) if byte).to_bytes((len(string) + 7) // 8, "little"))
+    listed = string.replace(b"\0", b"")
+    return struct.pack("<II", len(listed), len(mask)) + mask + section(listed)
+
+
+def sections(strings: Sequence[bytes], tail: bytes, sparse_ones: Sequence[int] = ()) -> bytes:
+    made = [sparse(string) if i in sparse_ones else section(string) for i, string in enumerate(strings)]
+    lengths = [struct.pack("<I", len(one) | (i in sparse_ones) << 31) for i, one in enumerate(made)]
+    return b"".join([*lengths, *made]) + tail
 
 
 def columns(values: Sequence[int], w: int) -> list[bytes]:
@@ -375,8 +383,8 @@ def tail_of(data: bytes, w: int) -> bytes:
     return data[len(data) // w * w :]
 
 
-def zplanes(data: bytes, w: int) -> bytes:
-    return bytes([w]) + sections(columns([rot(x, w) for x in numbers(data, w)], w), tail_of(data, w))
+def zplanes(data: bytes, w: int, sparse_ones: Sequence[int] = ()) -> bytes:
+    return bytes([w]) + sections(columns([rot(x, w) for x in numbers(data, w)], w), tail_of(data, w), sparse_ones)
 
 
 def zdelta(base: bytes, data: bytes, w: int, flags: int = 0) -> bytes:
@@ -434,6 +442,10 @@ def encodings() -> tuple[list[Case], list[Case]]:
         for name, data in (("floats", floats), ("a ramp", ramp), ("doubles", doubles), ("a tail", ramp + b"\xff" * 7)):
             add(f"planes: {name} as items of {w}", PLANES, zplanes(data, w), data)
         add(f"planes: nothing, as items of {w}", PLANES, zplanes(b"", w), b"")
+        few = b"".join(struct.pack("<I", i % 5 // 4 * (1 << i % 32)) for i in range(90)) + b"end"
+        for ones in ((0,), tuple(range(w))):
+            add(f"planes: items of {w}, sparse {ones}", PLANES, zplanes(few, w, ones), few)
+        add(f"planes: items of {w}, sparse zeros", PLANES, zplanes(bytes(160), w, (w - 1,)), bytes(160))
         add(f"planes: a tail alone, items of {w}", PLANES, zplanes(b"abc"[: w - 1], w), b"abc"[: w - 1])
         for flags in (0, ORDERED, MASKED, MASKED | ORDERED):
             how = f"delta: items of {w}, flags {flags}"
@@ -466,6 +478,17 @@ def unsound_encodings(ramp: bytes, moved: bytes) -> list[Case]:
     }.items():  # fmt: skip
         payload = b"\4" + frame + struct.pack("<II", 0, len(made)) + made
         bad[f"planes: a frame, {name}"] = (PLANES, payload, 160, None)
+    one = struct.pack("<I", 2**31 + 14)
+    for name, (length, stored) in {
+        "of 7 bytes": (struct.pack("<I", 2**31 + 7), bytes(7)),
+        "with a one too few in its mask": (one, b"\2\0\0\0\4\0\0\0\1\0\0\0\5\6"),
+        "with a one too many in its mask": (one, b"\2\0\0\0\4\0\0\0\7\0\0\0\5\6"),
+        "of more bytes than there are": (one, b"\xff\0\0\0\4\0\0\0\3\0\0\0\5\6"),
+        "with a mask that is too long": (one, b"\1\0\0\0\5\0\0\0\1\0\0\0\0\6"),
+        "with a sparse mask": (one, b"\2\0\0\0\4\0\0\x80\3\0\0\0\5\6"),
+        "with more bytes than it says": (one, b"\1\0\0\0\4\0\0\0\1\0\0\0\5\6"),
+    }.items():  # fmt: skip
+        bad[f"planes: a sparse section {name}"] = (PLANES, b"\1" + length + stored, 32, None)
     for how, encoding, whole, at, base in (("planes", PLANES, planes, 1, None), ("delta", DELTA, delta, 33, ramp)):
         bad |= {
             f"{how}: empty": (encoding, b"", 160, base), f"{how}: cut": (encoding, whole[:-1], 160, base),

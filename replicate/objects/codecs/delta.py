@@ -29,6 +29,7 @@ from replicate.objects.codecs.items import (
     whole_items,
 )
 from replicate.objects.codecs.planes import (
+    Section,
     code,
     code_planes,
     cut_sections,
@@ -165,7 +166,7 @@ def _masked(new: Items, old: Items) -> tuple[NDArray[np.uint8], Items]:
     return np.concatenate(masks), values[:used]
 
 
-def _coded(values: Items, worth: list[bool]) -> list[Buffer]:
+def _coded(values: Items, worth: list[bool]) -> list[Section]:
     planes = plane_space(values)
     for block in blocks(values):
         split(values[block], planes[:, block])
@@ -196,11 +197,11 @@ def _decode(view: memoryview, raw_length: int, base_data: Buffer, where: str) ->
         if count > size:
             raise damaged(where, "it has more differences than items")
         mask_bytes = (size + 7) // 8
-        first, *sections, rest = cut_sections(view[5:], [mask_bytes, *[count] * item_bytes], tail, where)
+        (first, *sections), rest = cut_sections(view[5:], [mask_bytes, *[count] * item_bytes], tail, where)
         chosen = _read_mask(first, size, count, where)
     else:
         count = size
-        *sections, rest = cut_sections(view[1:], [size] * item_bytes, tail, where)
+        sections, rest = cut_sections(view[1:], [size] * item_bytes, tail, where)
     values = scratch("values", count, item_bytes)
     merge_planes(sections, values, where)
     out = scratch("output", size, item_bytes)
@@ -216,7 +217,7 @@ def _decode(view: memoryview, raw_length: int, base_data: Buffer, where: str) ->
     return out.tobytes() + bytes(rest) if tail else out.tobytes()
 
 
-def _read_mask(section: memoryview, size: int, count: int, where: str) -> NDArray[np.bool_]:
+def _read_mask(section: Section, size: int, count: int, where: str) -> NDArray[np.bool_]:
     mask = decode_plane(section, (size + 7) // 8, where)
     if mask is None:
         mask = np.zeros((size + 7) // 8, np.uint8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
@@ -45,6 +46,9 @@ _HUFFMAN = zstandard.ZstdCompressionParameters(
 )
 _local = threading.local()
 _SIZE = struct.Struct("<I")
+_IS_SPARSE = 1 << 31  # of a section's length
+_SPARSE_BELOW = 0.25  # of a plane's length
+_NOWHERE = np.empty(0, np.intp)
 
 
 def encode(data: Buffer, item_bytes: int) -> bytes | None:
@@ -80,7 +84,7 @@ def decode(payload: Buffer, raw_length: int, where: str) -> bytes:
     if item_bytes not in ITEM_BYTES:
         raise damaged(where, "its items have no length that there is")
     size, tail = divmod(raw_length, item_bytes)
-    *sections, rest = cut_sections(view[1:], [size] * item_bytes, tail, where)
+    sections, rest = cut_sections(view[1:], [size] * item_bytes, tail, where)
     out = scratch("output", size, item_bytes)
     merge_planes(sections, out, where)
     for block in blocks(out):
@@ -126,13 +130,28 @@ def plane_space(items: Items) -> Bytes:
     return scratch("planes", items.nbytes).reshape(items.itemsize, items.size)
 
 
-def code_planes(planes: Bytes, worth: Sequence[bool]) -> list[Buffer]:
+class Section(NamedTuple):
+    """What stands for a plane, as `code` made it. `is_sparse`: which bytes are not 0, and these."""
+
+    data: Buffer
+    is_sparse: bool = False
+
+
+def code_planes(planes: Bytes, worth: Sequence[bool]) -> list[Section]:
     """Return the sections for planes, of which those that are not worth a trial stay as they are."""
-    return [code(plane) if try_it else plane.data for plane, try_it in zip(planes, worth, strict=True)]
+    return [code(plane) if try_it else Section(plane.data) for plane, try_it in zip(planes, worth, strict=True)]
 
 
-def code(plane: Bytes) -> Buffer:
-    """Return the section for a plane: nothing if all is zero, a zstd frame, or the plane itself if that is smaller."""
+def code(plane: Bytes) -> Section:
+    """Return the smallest section for a plane: nothing if all is 0, a zstd frame, what is not 0, or the plane itself."""
+    whole = _code_whole(plane)
+    if not len(whole) or len(whole) >= _SPARSE_BELOW * plane.size:
+        return Section(whole)
+    sparse = _code_sparse(plane)
+    return Section(sparse, True) if len(sparse) < len(whole) else Section(whole)
+
+
+def _code_whole(plane: Bytes) -> Buffer:
     if not plane.size or not plane.max():
         return b""
     found: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
@@ -142,41 +161,78 @@ def code(plane: Bytes) -> Buffer:
     return frame if len(frame) < plane.size else plane.data
 
 
-def join_sections(header: bytes, sections: Sequence[Buffer], data: Buffer, item_bytes: int) -> bytes | None:
+def _code_sparse(plane: Bytes) -> Buffer:
+    """Return which bytes of a plane are not 0, and these.
+
+    A Huffman code spends a bit or more on every byte. Where most are 0, as the first ones of small differences are, one
+    of eight bits that tell which are not is spent better.
+    """
+    places = np.flatnonzero(plane)
+    mask = _code_whole(np.packbits(plane, bitorder="little"))
+    return b"".join([_SIZE.pack(places.size), _SIZE.pack(len(mask)), mask, _code_whole(plane.take(places))])
+
+
+def _listed(sections: Sequence[Section]) -> list[Buffer]:
+    """Return the lengths of sections, and the sections."""
+    lengths = [_SIZE.pack(len(section.data) | (_IS_SPARSE if section.is_sparse else 0)) for section in sections]
+    return [*lengths, *(section.data for section in sections)]
+
+
+def join_sections(header: bytes, sections: Sequence[Section], data: Buffer, item_bytes: int) -> bytes | None:
     """Return a payload: header, the sections' lengths, the sections, the tail of `data`; None if it is not smaller."""
     tail = len(data) % item_bytes
-    lengths = [len(section) for section in sections]
-    if len(header) + _SIZE.size * len(lengths) + sum(lengths) + tail >= len(data):
+    if len(header) + sum(_SIZE.size + len(section.data) for section in sections) + tail >= len(data):
         return None
-    listed = b"".join([_SIZE.pack(length) for length in lengths])
-    return b"".join([header, listed, *sections, memoryview(data)[len(data) - tail :]])
+    return b"".join([header, *_listed(sections), memoryview(data)[len(data) - tail :]])
 
 
-def cut_sections(view: memoryview, sizes: Sequence[int], tail: int, where: str) -> list[memoryview]:
-    """Return the sections for planes of so many bytes, then the tail; undoes `join_sections` after the header."""
+def cut_sections(view: memoryview, sizes: Sequence[int], tail: int, where: str) -> tuple[list[Section], memoryview]:
+    """Return the sections for planes of so many bytes, and the tail; undoes `join_sections` after the header."""
     at = _SIZE.size * len(sizes)
     if len(view) < at:
         raise damaged(where, "its list of planes is cut short")
-    lengths = [length for (length,) in _SIZE.iter_unpack(view[:at])]
+    listed = [length for (length,) in _SIZE.iter_unpack(view[:at])]
+    lengths = [length & ~_IS_SPARSE for length in listed]
     if any(length > size for length, size in zip(lengths, sizes, strict=True)):
         raise damaged(where, "a plane is longer than it can be")
+    if any(length != claimed and length < 2 * _SIZE.size for length, claimed in zip(lengths, listed, strict=True)):
+        raise damaged(where, "a list of bytes is cut short")
     if at + sum(lengths) + tail != len(view):
         raise damaged(where, "its planes do not fill it")
     found = []
-    for length in [*lengths, tail]:
-        found.append(view[at : at + length])
+    for length, claimed in zip(lengths, listed, strict=True):
+        found.append(Section(view[at : at + length], claimed != length))
         at += length
-    return found
+    return found, view[at:]
 
 
-def decode_plane(section: memoryview, size: int, where: str) -> Bytes | None:
+def decode_plane(section: Section, size: int, where: str) -> Bytes | None:
     """Return the `size` bytes of a plane, or None if all are zero; undoes `code`."""
-    if not len(section):
+    if section.is_sparse:
+        return _decode_sparse(memoryview(section.data), size, where)
+    if not len(section.data):
         return None
-    return np.frombuffer(section if len(section) == size else zstd.decompress(section, size, where), np.uint8)
+    whole = len(section.data) == size
+    return np.frombuffer(section.data if whole else zstd.decompress(section.data, size, where), np.uint8)
 
 
-def merge_planes(sections: Sequence[memoryview], out: Items, where: str) -> None:
+def _decode_sparse(view: memoryview, size: int, where: str) -> Bytes:
+    (count,), (mask_stored,) = _SIZE.unpack_from(view), _SIZE.unpack_from(view, _SIZE.size)
+    mask_bytes, rest = (size + 7) // 8, view[2 * _SIZE.size :]
+    if count > size or mask_stored > min(mask_bytes, len(rest)) or len(rest) - mask_stored > count:
+        raise damaged(where, "a list of bytes has another length than it says")
+    mask = decode_plane(Section(rest[:mask_stored]), mask_bytes, where)
+    places = np.flatnonzero(np.unpackbits(mask, count=size, bitorder="little")) if mask is not None else _NOWHERE
+    if places.size != count:
+        raise damaged(where, "a list of bytes does not fit its mask")
+    values = decode_plane(Section(rest[mask_stored:]), count, where)
+    out = np.zeros(size, np.uint8)
+    if values is not None:
+        out[places] = values
+    return out
+
+
+def merge_planes(sections: Sequence[Section], out: Items, where: str) -> None:
     """Set `out` to the items whose planes the sections hold. One plane is in memory at a time."""
     columns = out.view(np.uint8).reshape(out.size, out.itemsize)
     for index, section in enumerate(sections):
