@@ -270,6 +270,27 @@ def test_earlier_files_that_somebody_changed_are_read_from_the_store(
     check_restores(project, [(record, {b"step-1.safetensors": first, b"step-2.safetensors": third})], tmp_path / "o")
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_file_that_is_cut_may_be_a_piece_of_another(project: SampleProject, tmp_path: Path, together: bool) -> None:
+    inner = safetensors({"w": model()["head"], "v": model(1)["head"]})
+    outer = safetensors({"blob": np.frombuffer(inner, np.uint8), "x": model(2)["head"]})
+    assert len(inner) >= 256 << 10
+    session = project.begin()
+    project.write("inner.safetensors", inner)
+    if not together:
+        project.save(session)
+    project.write("outer.safetensors", outer)
+    files = {b"inner.safetensors": inner, b"outer.safetensors": outer}
+    saves = [(project.save(session).base.record, files)]
+    project.write("inner.safetensors", inner + b"x")
+    saves.append((project.save(session).base.record, {b"outer.safetensors": outer}))
+    for number in range(40):  # until the locator is written whole
+        project.write("inner.safetensors", safetensors(trained({"w": model()["head"]}, number)))
+        saves.append((project.save(session).base.record, {b"outer.safetensors": outer}))
+    check_store(project.store)
+    check_restores(project, [*saves[:2], saves[-1]], tmp_path / "out")
+
+
 def test_small_weights_are_coded_too(project: SampleProject, tmp_path: Path) -> None:
     session = project.begin()
     arrays = {"lora.a": model()["head"], "lora.b": model(2)["head"]}

@@ -57,11 +57,9 @@ class View:
         return self._sound.get(object_id, ())
 
     def entry(self, object_id: ObjectID, kind: Kind) -> Entry | None:
-        """Return the entry of an object's first sound place."""
-        for place in self._sound.get(object_id, ()):
-            if place.entry.kind == kind:
-                return place.entry
-        return None
+        """Return the entry of an object's first sound place; of one in one piece, where a list of chunks is there too."""
+        found = [place.entry for place in self._sound.get(object_id, ()) if place.entry.kind == kind]
+        return min(found, key=lambda entry: entry.encoding == Encoding.CONCAT, default=None)
 
     def broken(self, object_id: ObjectID) -> str | None:
         """Return where the damage is at a place of an object, None when no place of it is damaged."""

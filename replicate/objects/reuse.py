@@ -17,7 +17,10 @@ def reusable(transport: Transport, index: Locations, wanted: ObjectID) -> list[P
     """Return sound places of an object and of all that it refers to, or None when one is lacking."""
     for place in sorted(index.find(wanted), key=lambda one: one.entry.depth):
         if place.entry.encoding != Encoding.CONCAT:
-            return chain(transport, index, wanted)
+            links = chain(transport, index, wanted)
+            if links is not None:
+                return links
+            continue
         needed = {wanted: place}
         for chunk in dict.fromkeys(references(transport, place)):
             links = chain(transport, index, chunk)

@@ -101,6 +101,7 @@ class ObjectWriter:
         self._spare: list[PackBuffer] = []
         self._putting: deque[Future[PackBuffer]] = deque()
         self._new: set[bytes] = set()
+        self._new_whole: set[bytes] = set()  # of these, the blobs that are one frame
         self._relied: dict[bytes, Place] = {}
         self._chunks: dict[bytes, list[Chunk]] = {}
         self._bases: dict[bytes, ObjectID] = {}
@@ -196,11 +197,8 @@ class ObjectWriter:
         return chunk
 
     def _write_piece(self, wanted: ObjectID, data: Buffer, piece: Piece | None, earlier: Earlier | None) -> None:
-        """Store a blob that is one frame, unless it is known."""
-        with self._lock:
-            if wanted in self._new or wanted in self._relied:
-                return
-        if self._reuse(wanted):
+        """Store a blob that is one frame, unless it is known as one: a list of chunks cannot be a chunk (I7)."""
+        if self._holds_whole(wanted):
             return
         links: list[Place] = []
 
@@ -216,7 +214,7 @@ class ObjectWriter:
 
         encoded = encode(data, piece, find_base, ordered=self._effort == "high")
         with self._lock:
-            if wanted not in self._new:
+            if wanted not in self._new_whole:
                 if encoded.base is not None:
                     self._bases[wanted] = encoded.base
                     self._relied.update((link.entry.object_id, link) for link in links)
@@ -273,7 +271,17 @@ class ObjectWriter:
 
     def _reuse(self, wanted: ObjectID) -> bool:
         """Rely on a copy that the store holds, with all that it refers to."""
-        places = reusable(self._transport, self._index, wanted)
+        return self._rely(reusable(self._transport, self._index, wanted))
+
+    def _holds_whole(self, wanted: ObjectID) -> bool:
+        """Tell whether this save has a blob as one frame, or can rely on such a copy."""
+        with self._lock:
+            relied = self._relied.get(wanted)
+            if wanted in self._new_whole or (relied is not None and relied.entry.encoding != Encoding.CONCAT):
+                return True
+        return self._rely(chain(self._transport, self._index, wanted))
+
+    def _rely(self, places: Iterable[Place] | None) -> bool:
         if places is None:
             return False
         with self._lock:
@@ -294,6 +302,7 @@ class ObjectWriter:
             self._start_put(full, is_meta=False)
         self._current.add(kind, encoding, depth, raw_length, wanted, payload)
         self._new.add(wanted)
+        self._new_whole.add(wanted)
 
     def flush(self) -> None:
         """Begin to put what small blobs there are, unless they are few enough for the meta pack; does not wait."""
@@ -364,7 +373,8 @@ class ObjectWriter:
             self._wait_puts()
             if not self._small.is_empty:
                 fits = self._meta.fits(self._small.used, len(self._small.entries))
-                inline = self._small.used < INLINE_BYTES and fits
+                is_listed = any(entry.object_id in self._chunks for entry in self._small.entries)  # as chunks, there
+                inline = self._small.used < INLINE_BYTES and fits and not is_listed
                 if inline and not any(pack not in self._meta_packs for pack, _, _ in self._sealed):
                     self._meta.take_frames(self._small)
                     self._small.clear()
@@ -468,7 +478,8 @@ class ObjectWriter:
                 raise ObjectNotFoundError(
                     f"object {wanted.hex()} of the commit to be saved is not in the store", object_id=wanted.hex()
                 )
-            place = min(found, key=lambda one: one.entry.depth)
+            # Of both, one piece can be a chunk of another blob; a list of chunks cannot.
+            place = min(found, key=lambda one: (one.entry.encoding == Encoding.CONCAT, one.entry.depth))
             kept[wanted] = self._sized(place)
             waiting += references(self._transport, place)
         places += kept.values()
