@@ -1,8 +1,9 @@
 """Which file of the commit before holds an earlier version of a file's weights. Floor 6. SPEC §7.
 
-The same path; else the same path but for its numbers (`step-00010.pt`, then `step-00020.pt`), the highest; else a file
-of about the same size whose tensors have the same names, as a base model has. What is found is only a guess: pieces of
-another length are no bases, and a difference that saves nothing is not stored.
+The same path; else the same path but for its numbers (`step-00010.pt`, then `step-00020.pt`), the next lower and the
+highest; else a file of about the same size, as a base model has. The tensors must have the same names; of several such
+files the first is taken that a sample says is worth it: another run may have left its weights under the same path.
+What is found is only a guess: pieces of another length are no bases, and a difference that saves nothing is not stored.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from typing import NamedTuple
 
 from replicate.base import DirectoryState
 from replicate.errors import CorruptionError, NotFoundError
-from replicate.objects.choosing import MIN_CUT_BYTES, Earlier, PieceKey, links_of
+from replicate.objects.choosing import MIN_CUT_BYTES, Earlier, PieceKey, is_base, links_of
 from replicate.objects.codecs.concat import Chunk
-from replicate.objects.cutting import Piece, cut_file
+from replicate.objects.cutting import Piece, Read, cut_file
 from replicate.objects.ids import ObjectID, blob_id
 from replicate.objects.model import TreeEntry
 from replicate.objects.store import ObjectStore
 from replicate.worktree.reading import ChangedWhileRead, open_file
 from replicate.worktree.scan import join
 
-_MAX_CANDIDATES = 4
+_MAX_CANDIDATES = 5
 _MAX_AT_HAND = 16
 _MAX_HEADER_CHANGE = 0.02  # of the size: names and descriptions differ, tensors do not
 _NUMBER = re.compile(rb"\d+")
@@ -62,26 +63,43 @@ class EarlierFiles:
         self._alike: dict[bytes, list[_Numbered]] | None = None
         self._by_size: list[tuple[int, TreeEntry]] = []
 
-    def find(self, path: bytes, size_bytes: int, pieces: Sequence[Piece]) -> Earlier | None:
-        """Return the earlier version of a file that is cut into these pieces; None when nothing is like it."""
-        wanted = {(piece.tensor, piece.part): piece.length for piece in pieces if piece.tensor is not None}
+    def find(self, path: bytes, size_bytes: int, pieces: Sequence[Piece], read: Read) -> Earlier | None:
+        """Return the earlier version of a file; None when nothing is like it. What `read` raises passes.
+
+        Args:
+            path: Where it lies in the tree.
+            size_bytes: Its length.
+            pieces: How it is cut.
+            read: Reads it.
+        """
+        wanted = [piece for piece in pieces if piece.tensor is not None]
         if not wanted:
             return None
-        tried: set[ObjectID] = set()
-        for entry in itertools.islice(self._candidates(path, size_bytes), _MAX_CANDIDATES):
-            if entry.object_id in tried:
-                continue
-            tried.add(entry.object_id)
+        entries = {entry.object_id: entry for entry in self._candidates(path, size_bytes)}
+        first: Earlier | None = None
+        for entry in itertools.islice(entries.values(), _MAX_CANDIDATES):
             found = self._cut(entry)
-            fitting = sum(key in found and found[key].length == length for key, length in wanted.items())
-            if 2 * fitting >= len(wanted):
-                return Earlier(found, self._links, self._reader(path))
-        return None
+            fitting = [piece for piece in wanted if _fits(piece, found)]
+            if 2 * len(fitting) < len(wanted):
+                continue
+            earlier = Earlier(found, self._links, self._reader(path))
+            if len(entries) == 1 or self._is_like(max(fitting, key=lambda piece: piece.length), earlier, read):
+                return earlier
+            first = first or earlier
+        return first
+
+    def _is_like(self, piece: Piece, earlier: Earlier, read: Read) -> bool:
+        """Tell whether one piece is worth storing as a difference to its counterpart."""
+        base_id = earlier.pieces[piece.tensor, piece.part].object_id
+        try:
+            base = earlier.read(base_id, piece.length) or self._objects.read(base_id)
+        except (CorruptionError, NotFoundError):
+            return False
+        return is_base(read(piece.offset, piece.length), piece.item_bytes, base)
 
     def _reader(self, path: bytes) -> Callable[[ObjectID, int], bytes | None]:
         """Return what reads chunks from earlier files of a numbered series that are in the worktree yet."""
-        alike = sorted(self._files_alike().get(_NUMBER.sub(b"0", path), []), reverse=True)[:_MAX_AT_HAND]
-        others = [one for one in alike if one.path != path]
+        others = self._series_of(path)[:_MAX_AT_HAND]
         if not others:
             return lambda wanted, length: None
         lock = threading.Lock()
@@ -114,7 +132,8 @@ class EarlierFiles:
         for entry in state.entries if state else ():
             if entry.name == name and entry.mode.is_file:
                 yield entry
-        alike = self._files_alike().get(_NUMBER.sub(b"0", path), [])
+        alike = self._series_of(path)
+        yield from (one.entry for one in alike[:1])
         if alike:
             yield max(alike).entry
         spread = int(size_bytes * _MAX_HEADER_CHANGE)
@@ -124,6 +143,13 @@ class EarlierFiles:
                 return
             yield entry
 
+    def _series_of(self, path: bytes) -> list[_Numbered]:
+        """Return the other files whose paths differ in numbers only: the next lower one first, then those above."""
+        own = _numbers(path)
+        alike = sorted(one for one in self._files_alike().get(_NUMBER.sub(b"0", path), ()) if one.path != path)
+        lower = [one for one in alike if one.numbers < own]
+        return [*reversed(lower), *alike[len(lower) :]]
+
     def _files_alike(self) -> dict[bytes, list[_Numbered]]:
         """Return the files by their paths without numbers."""
         if self._alike is None:
@@ -132,8 +158,7 @@ class EarlierFiles:
                 for entry in state.entries:
                     if entry.mode.is_file and entry.size_bytes >= MIN_CUT_BYTES:
                         path = join(folder, entry.name)
-                        numbers = [int(number) for number in _NUMBER.findall(path)]
-                        self._alike[_NUMBER.sub(b"0", path)].append(_Numbered(numbers, path, entry))
+                        self._alike[_NUMBER.sub(b"0", path)].append(_Numbered(_numbers(path), path, entry))
                         self._by_size.append((entry.size_bytes, entry))
             self._by_size.sort(key=lambda one: one[0])
         return self._alike
@@ -171,6 +196,15 @@ class EarlierFiles:
         if [piece.length for piece in pieces] != [chunk.length for chunk in chunks]:
             return {}
         return {(piece.tensor, piece.part): chunk for piece, chunk in zip(pieces, chunks, strict=True)}
+
+
+def _numbers(path: bytes) -> list[int]:
+    return [int(number) for number in _NUMBER.findall(path)]
+
+
+def _fits(piece: Piece, found: Mapping[PieceKey, Chunk]) -> bool:
+    chunk = found.get((piece.tensor, piece.part))
+    return chunk is not None and chunk.length == piece.length
 
 
 def _read_part(path: bytes, offset: int, length: int) -> bytes:

@@ -57,9 +57,16 @@ def describe_saved(record: CommitRecord, primary: tuple[str, str] | None) -> str
     shown = primary[0] if primary and primary[0] in commit.metrics else next(iter(commit.metrics), None)
     if shown is not None:
         parts.append(f"{shown} {format_value(commit.metrics[shown])}")
-    parts.append(f"{format_bytes(record.bytes)}, {format_bytes(record.new_bytes)} new")
+    parts.append(f"{format_bytes(record.bytes)}, {describe_new(record)}")
     parts.append(format_seconds(record.duration_ns / 1e9))
     return " · ".join(parts)
+
+
+def describe_new(record: CommitRecord) -> str:
+    """Return how much was new to the store; and what that takes there, where it was made a good deal smaller."""
+    new = f"{format_bytes(record.new_bytes)} new"
+    is_small = 0 < record.stored_bytes < 0.9 * record.new_bytes
+    return f"{new}, {format_bytes(record.stored_bytes)} stored" if is_small else new
 
 
 def to_datetime(time_ns: int) -> datetime.datetime:

@@ -215,6 +215,7 @@ class Save:
             "files": root.files,
             "bytes": root.size_bytes,
             "new_bytes": self._new_bytes,
+            "stored": self._writer.stored_bytes,
             "duration": self._host.monotonic_ns() - started,
         }
         record = self._repository.refs.publish(
@@ -348,7 +349,7 @@ class Save:
 
     def _store_content(self, path: bytes, file: OpenFile) -> ObjectID:
         pieces = cut(file.size_bytes, file.read)
-        earlier = self._earlier.find(path, file.size_bytes, pieces) if self._earlier and pieces else None
+        earlier = self._earlier.find(path, file.size_bytes, pieces, file.read) if self._earlier and pieces else None
         if len(pieces) <= 1:
             return self._writer.write_blob(file.read_all(), pieces[0] if pieces else None, earlier)
         counts = file.size_bytes > MAX_PIECE_BYTES  # of a smaller one the caller tells

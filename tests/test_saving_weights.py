@@ -19,6 +19,7 @@ from replicate.objects.codecs import Encoding
 from replicate.objects.ids import Kind, ObjectID, blob_id
 from replicate.objects.pack import Entry, Place, read_footer
 from replicate.objects.store import ObjectStore
+from replicate.presenting import describe_saved
 from replicate.refs import CommitRecord
 from replicate.transport import LocalTransport
 from tests.builders import some_id
@@ -146,6 +147,34 @@ def test_weights_in_another_place_and_with_another_header_find_the_model_that_th
     record = project.save(session).base.record
     assert encodings(project)[Encoding.DELTA] >= 4
     check_restores(project, [(record, {b"out/best/tuned.safetensors": content})], tmp_path / "out")
+
+
+def test_a_second_run_into_the_same_files_builds_on_its_own(project: SampleProject, tmp_path: Path) -> None:
+    session = project.begin()
+    saves = []
+    for run in (0, 1):
+        arrays = model(10 + run)
+        for step in (500, 1000, 1500):
+            name = f"out/checkpoint-{step}/model.safetensors"
+            content = safetensors(arrays)
+            project.write(name, content)
+            saves.append((project.save(session).base.record, {name.encode(): content}))
+            arrays = trained(arrays, step + run)
+    assert encodings(project)[Encoding.DELTA] >= 4 * 4  # all but the first save of each run
+    assert store_bytes(project.store) < 0.6 * 6 * 11_200_000
+    check_restores(project, saves, tmp_path / "out")
+
+
+def test_a_save_tells_what_it_stored(project: SampleProject) -> None:
+    session = project.begin()
+    before = store_bytes(project.store)
+    for arrays in series(2):
+        project.write("m.safetensors", safetensors(arrays))
+        record = project.save(session).base.record
+    after = sum(path.stat().st_size for path in store_files(project.store, "packs"))
+    assert 0 < record.stored_bytes < 0.5 * record.new_bytes
+    assert record.stored_bytes < after - before
+    assert " · 11 MB, 11 MB new, 3.2 MB stored · " in describe_saved(record, None)
 
 
 def test_other_tensors_of_the_same_sizes_are_no_base(project: SampleProject) -> None:

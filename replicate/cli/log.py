@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from replicate.checkpoints import Checkpoint
-from replicate.cli.options import directory_option, find_itself, json_option, open_history
+from replicate.cli.options import StorePlace, find_itself, json_option, open_history, store_option
 from replicate.cli.render import (
     Cell,
     echo_json,
@@ -23,6 +23,7 @@ from replicate.cli.render import (
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.history import ExperimentHistory, History
+from replicate.presenting import describe_new
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.text import align_numbers, format_age, format_bytes, format_value, plural
@@ -35,14 +36,14 @@ _SIZES = 2  # in a row's tail, after the age: all bytes, new bytes
 @click.argument("revision", required=False)
 @click.option("-n", "--number", type=click.IntRange(1), help="At most so many checkpoints")
 @json_option
-@directory_option
-def command(revision: str | None, number: int | None, as_json: bool, directory: str) -> int:
+@store_option
+def command(revision: str | None, number: int | None, as_json: bool, store: StorePlace) -> int:
     """Show the history of checkpoints, newest first
 
     Of one experiment, given its id or name (or a checkpoint, from which it goes back); of all by time without one.
     Exits with 1 when there is none.
     """
-    repository, history = open_history(directory)
+    repository, history = open_history(store)
     if revision is None:
         records = history.newest_checkpoints(number)
         if as_json:
@@ -180,7 +181,7 @@ def _step(record: CommitRecord) -> str:
 
 
 def _tail(record: CommitRecord) -> list[Cell]:
-    new = plural(record.files, "file") if record.commit.is_root else f"{format_bytes(record.new_bytes)} new"
+    new = plural(record.files, "file") if record.commit.is_root else describe_new(record)
     return [format_age(time.time() - record.commit.time_ns / 1e9), format_bytes(record.bytes), new]
 
 

@@ -181,7 +181,7 @@ class _Pair:
                 return None
             return iter([(self.before.file.items(one), self.after.file.items(other))])
         item_bytes = one.item_bytes, other.item_bytes
-        count = max(1, _SLICE_BYTES // max(item_bytes))
+        count = max(1, _SLICE_BYTES // max(*item_bytes, 1))
         wanted = self._changed_blocks(one, other, count * item_bytes[0])
         blocks = (
             self.before.file.blocks(one, count * item_bytes[0], lambda number: True),

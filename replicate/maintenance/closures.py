@@ -57,7 +57,7 @@ class View:
         return self._sound.get(object_id, ())
 
     def entry(self, object_id: ObjectID, kind: Kind) -> Entry | None:
-        """Return the entry of an object's first sound place; of one in one piece, where a list of chunks is there too."""
+        """Return the entry of an object's first sound place; a list of chunks only if it is nowhere in one piece."""
         found = [place.entry for place in self._sound.get(object_id, ()) if place.entry.kind == kind]
         return min(found, key=lambda entry: entry.encoding == Encoding.CONCAT, default=None)
 

@@ -72,6 +72,13 @@ def climb(chain: Sequence[Place], links: int) -> Sequence[Place]:
     return chain[number:] if chain[number].entry.depth < MAX_DEPTH else chain[-1:]
 
 
+def is_base(data: Buffer, item_bytes: int, base: Buffer) -> bool:
+    """Tell whether weights are worth storing as differences to others of the same length, as a sample says."""
+    from replicate.objects.codecs import delta, planes  # load numpy
+
+    return delta.sampled_bits(data, item_bytes, base) < _DELTA_GAIN * planes.sampled_bits(data, item_bytes)
+
+
 def encode(
     data: Buffer,
     piece: Piece | None,
@@ -102,14 +109,12 @@ def _encode_weights(data: Buffer, item_bytes: int, base: tuple[Place, bytes] | N
     """Return a delta or planes, or None if zstd is likely to do better, or nothing helps."""
     from replicate.objects.codecs import delta, planes  # load numpy
 
-    bits = planes.sampled_bits(data, item_bytes)
-    if base is not None and len(base[1]) == len(data):
+    if base is not None and len(base[1]) == len(data) and is_base(data, item_bytes, base[1]):
         place, base_data = base
-        if delta.sampled_bits(data, item_bytes, base_data) < _DELTA_GAIN * bits:
-            payload = delta.encode(data, item_bytes, place.entry.object_id, base_data, ordered=ordered)
-            if payload is not None:
-                return Encoded(Encoding.DELTA, place.entry.depth + 1, payload, place.entry.object_id)
-    if _zstd_share(data) < _ZSTD_GAIN * bits / (8 * item_bytes):
+        payload = delta.encode(data, item_bytes, place.entry.object_id, base_data, ordered=ordered)
+        if payload is not None:
+            return Encoded(Encoding.DELTA, place.entry.depth + 1, payload, place.entry.object_id)
+    if _zstd_share(data) < _ZSTD_GAIN * planes.sampled_bits(data, item_bytes) / (8 * item_bytes):
         return None
     payload = planes.encode(data, item_bytes)
     return None if payload is None else Encoded(Encoding.PLANES, 0, payload)

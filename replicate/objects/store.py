@@ -38,6 +38,7 @@ _ELSEWHERE = (CorruptionError, UnsupportedFormatError, ObjectNotFoundError)  # a
 _MAX_FRAMES = 1_024
 _MAX_WAITING_BYTES = 4 * MAX_RAW_BYTES
 _READ_AHEAD = 8 << 20
+_MAX_AHEAD_BYTES = 64 << 20
 _GAP = 64 << 10
 
 _T = TypeVar("_T")
@@ -157,11 +158,15 @@ class ObjectStore:
                 yield self.read_chunk(chunk, whole)
             return
         waiting: deque[Future[bytes]] = deque()
+        held = 0
         pool = ThreadPoolExecutor(self._workers, "replicate-read")
         try:
             for chunk in coming:
-                if len(waiting) > self._workers:
-                    yield waiting.popleft().result()
+                held += chunk.length
+                while waiting and (len(waiting) > self._workers or held > _MAX_AHEAD_BYTES):
+                    data = waiting.popleft().result()
+                    held -= len(data)
+                    yield data
                 waiting.append(pool.submit(self.read_chunk, chunk, whole))
             while waiting:
                 yield waiting.popleft().result()

@@ -112,6 +112,11 @@ class ObjectWriter:
         self._buffers = threading.local()
         self.new_bytes = 0
 
+    @property
+    def stored_bytes(self) -> int:
+        """The length of the packs that were put."""
+        return sum(size for _, size, _ in self._sealed)
+
     def close(self) -> None:
         """End the threads. What was put and not published is garbage that harms nothing."""
         self._pieces.shutdown(cancel_futures=True)

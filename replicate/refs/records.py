@@ -51,6 +51,7 @@ class CommitRecord:
     bytes: int = 0
     new_bytes: int = 0
     duration_ns: int = 0
+    stored_bytes: int = 0
 
     @cached_property
     def commit_id(self) -> ObjectID:
@@ -207,6 +208,7 @@ class _Body:
             self._number("bytes"),
             self._number("new_bytes"),
             self._number("duration"),
+            self._number("stored"),
         )
 
     def start(self) -> StartRecord:

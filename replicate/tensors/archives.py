@@ -15,6 +15,7 @@ _SUFFIX = ".npy"
 _MAX_HEAD_BYTES = 2 << 20
 _STEP_BYTES = 1 << 20
 _SMALL_STEP_BYTES = 4 << 10
+_MAX_INFLATED_BYTES = 64 << 20
 _MAX_RATIO = 1_032
 """What deflate can make of a byte."""
 
@@ -80,6 +81,7 @@ class ArchiveOfArrays:
     def __init__(self, file: HeaderReader, read: Read) -> None:
         self._file = file
         self._read = read
+        self._inflated = 0
         listed = list_entries(file).items()
         self._entries = {name.removesuffix(_SUFFIX): entry for name, entry in listed if name.endswith(_SUFFIX)}
 
@@ -105,12 +107,15 @@ class ArchiveOfArrays:
         offset = locate(self._file, entry)
         if entry.is_stored:
             return numpy_span(npy.read_array(self._file, name, offset, entry.length))
-        head = b""
+        head = bytearray()
         for part in inflate(self._read, offset, entry.length, _SMALL_STEP_BYTES):
             head += part
-            if len(head) >= min(_head_bytes(head), entry.content_bytes):
+            if len(head) >= min(_head_bytes(bytes(head[:12])), entry.content_bytes):
                 break
-        inner = HeaderReader(entry.content_bytes, lambda start, length: head[start : start + length])
+        self._inflated += len(head)
+        if self._inflated > _MAX_INFLATED_BYTES:
+            raise Surprise("its arrays have too long descriptions")
+        inner = HeaderReader(entry.content_bytes, lambda start, length: bytes(head[start : start + length]))
         found = npy.read_array(inner, name, 0, entry.content_bytes)
         return numpy_span(found, skipped=found.offset, packed=(offset, entry.length))
 

@@ -199,7 +199,7 @@ class _Machine:
         into = target if isinstance(target, dict) else target.items if isinstance(target, _Opaque) else None
         for key, value in zip(values[::2], values[1::2], strict=True):
             if into is not None and (isinstance(key, str) or (type(key) is int and abs(key) < _MAX_NUMBER)):
-                into[key] = value
+                into[str(key)] = value  # numbers, whose hashes are known, could be made to collide
 
     def append(self, values: list[Any]) -> None:
         if isinstance(self.stack[-1], list):

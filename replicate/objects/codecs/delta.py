@@ -25,6 +25,7 @@ from replicate.objects.codecs.items import (
     sample,
     scratch,
     split,
+    spread,
     subtract,
     whole_items,
 )
@@ -209,8 +210,7 @@ def _decode(view: memoryview, raw_length: int, base_data: Buffer, where: str) ->
         ordered, values = values, scratch("differences", count, item_bytes)
         values[_order(old, chosen)] = ordered
     if chosen is not None:
-        out[:] = 0
-        out[np.flatnonzero(chosen)] = values
+        spread(values, chosen, out)
         values = out
     for block in blocks(out):
         add_back(values[block], old[block], out[block])

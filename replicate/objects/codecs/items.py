@@ -28,6 +28,7 @@ SAMPLE_RUNS = 16
 SAMPLE_RUN = 256
 _BLOCK_BYTES = 128 << 10
 _KEPT_BYTES = 16 << 20
+_PLACES = 1 << 18
 _local = threading.local()
 
 
@@ -130,6 +131,20 @@ def add_back(zigzag: Items, base: Items, out: Items) -> None:
     np.right_shift(zigzag, _count(zigzag, 1), out=out)
     np.bitwise_xor(out, spare, out=out)
     np.add(out, base, out=out)
+
+
+def spread(values: Items, chosen: NDArray[np.bool_], out: Items) -> None:
+    """Set `out` to the values where a bit is set, one after the other, and to 0 elsewhere.
+
+    By places, several times as fast as by bits; a place takes 8 bytes, hence in parts.
+    """
+    used = 0
+    for start in range(0, out.size, _PLACES):
+        places = np.flatnonzero(chosen[start : start + _PLACES])
+        part = out[start : start + _PLACES]
+        part[:] = 0
+        part[places] = values[used : used + places.size]
+        used += places.size
 
 
 def exponents(items: Items) -> Bytes:

@@ -28,6 +28,7 @@ from replicate.objects.codecs.items import (
     sample,
     scratch,
     split,
+    spread,
     whole_items,
 )
 from replicate.objects.ids import Buffer
@@ -48,7 +49,6 @@ _local = threading.local()
 _SIZE = struct.Struct("<I")
 _IS_SPARSE = 1 << 31  # of a section's length
 _SPARSE_BELOW = 0.25  # of a plane's length
-_NOWHERE = np.empty(0, np.intp)
 
 
 def encode(data: Buffer, item_bytes: int) -> bytes | None:
@@ -143,7 +143,7 @@ def code_planes(planes: Bytes, worth: Sequence[bool]) -> list[Section]:
 
 
 def code(plane: Bytes) -> Section:
-    """Return the smallest section for a plane: nothing if all is 0, a zstd frame, what is not 0, or the plane itself."""
+    """Return the smallest section for a plane: nothing if it is 0, a zstd frame, what is not 0, or the plane itself."""
     whole = _code_whole(plane)
     if not len(whole) or len(whole) >= _SPARSE_BELOW * plane.size:
         return Section(whole)
@@ -222,13 +222,13 @@ def _decode_sparse(view: memoryview, size: int, where: str) -> Bytes:
     if count > size or mask_stored > min(mask_bytes, len(rest)) or len(rest) - mask_stored > count:
         raise damaged(where, "a list of bytes has another length than it says")
     mask = decode_plane(Section(rest[:mask_stored]), mask_bytes, where)
-    places = np.flatnonzero(np.unpackbits(mask, count=size, bitorder="little")) if mask is not None else _NOWHERE
-    if places.size != count:
+    out = np.zeros(size, np.uint8)
+    chosen = out.view(np.bool_) if mask is None else np.unpackbits(mask, count=size, bitorder="little").view(np.bool_)
+    if np.count_nonzero(chosen) != count:
         raise damaged(where, "a list of bytes does not fit its mask")
     values = decode_plane(Section(rest[mask_stored:]), count, where)
-    out = np.zeros(size, np.uint8)
     if values is not None:
-        out[places] = values
+        spread(values, chosen, out)
     return out
 
 

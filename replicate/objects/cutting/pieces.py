@@ -11,6 +11,7 @@ from replicate.objects.cutting.header import MAX_TENSORS, Surprise, Tensor
 SMALL_BYTES = 256 << 10
 """Tensors below this size are packed with their neighbours."""
 MAX_PACKED_BYTES = 1 << 20
+MAX_NAME_CHARS = 64 << 10
 CRUMB_BYTES = 4 << 10
 """Tensors below this size join a packed piece of any item size, or else what lies around them. So pieces are few."""
 
@@ -58,6 +59,8 @@ def check_tensors(tensors: Iterable[Tensor], size_bytes: int) -> list[Tensor]:
         raise Surprise("two tensors have one name")
     end = 0
     for tensor in ordered:
+        if len(tensor.name) > MAX_NAME_CHARS:
+            raise Surprise("a tensor has too long a name")
         if tensor.length < 0 or tensor.length % tensor.item_bytes:
             raise Surprise("a tensor is not made of items")
         if tensor.offset < end:

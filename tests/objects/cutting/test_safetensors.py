@@ -97,3 +97,9 @@ def test_a_file_without_tensors_is_one_piece() -> None:
     assert cut_file(len(data), CountingFile(data)) == [Piece(0, len(data), None, 0)]
     assert listing(data) == Listing("safetensors", [])
     assert listing(struct.pack("<Q", 2) + b"{}") == Listing("safetensors", [])
+
+
+def test_a_name_without_end_is_no_name() -> None:
+    entry = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
+    assert listing(safetensors_of({"a" * (64 << 10): entry}, b"\0")) is not None
+    assert listing(safetensors_of({"a" * (64 << 10) + "a": entry}, b"\0")) is None
