@@ -194,7 +194,7 @@ class Checkpoint:
     def delete(self) -> None:
         """Remove it from every list, as `replicate rm` does; `replicate undo` brings it back.
 
-        Nothing is freed before gc.
+        Nothing is freed yet.
 
         Raises:
             InvalidInputError: It is the start of an experiment: delete that.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from replicate.checkpoints import Checkpoint
-from replicate.config import require_project
+from replicate.config import cache_folder, find_project, require_project, storage_options
 from replicate.errors import InvalidInputError, RevisionNotFoundError
 from replicate.experiment import Experiment, ExperimentList
 from replicate.filters import Filter
@@ -25,10 +25,18 @@ class ExperimentCollection:
     Args:
         directory: A folder of the project; None means the current folder at the time of the call.
         reporter: Hears of damaged records.
+        repository: Another store, which is only read: a URL, or a folder. No project is needed then.
     """
 
-    def __init__(self, directory: str | os.PathLike[str] | None = None, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        reporter: Reporter | None = None,
+        *,
+        repository: str | None = None,
+    ) -> None:
         self._directory = directory
+        self._repository = repository
         self._reporter = reporter or SilentReporter()
 
     def list(self, filter: Callable[[Experiment], bool] | str | None = None) -> ExperimentList:
@@ -76,7 +84,7 @@ class ExperimentCollection:
         return Checkpoint(repository, found.record, self._reporter, found.experiment.tags_of(found.record.commit_id))
 
     def delete(self, revision: str, *, force: bool = False) -> None:
-        """Remove an experiment or a checkpoint from every list, as `replicate rm` does; nothing is freed before gc.
+        """Remove an experiment or a checkpoint from every list, as `replicate rm` does; nothing is freed yet.
 
         Args:
             revision: An experiment's id prefix or name means all of it; else as `checkpoint` takes it.
@@ -111,6 +119,11 @@ class ExperimentCollection:
         return Experiment(repository, history.summaries[-1], self._reporter)
 
     def _open(self) -> tuple[Repository, History]:
-        project = require_project(self._directory if self._directory is not None else os.getcwd())
-        repository = Repository(project, Host(), self._reporter)
+        directory = self._directory if self._directory is not None else os.getcwd()
+        if self._repository is not None:
+            options = storage_options(self._repository, find_project(directory))
+            caches = cache_folder()
+            repository = Repository.elsewhere(self._repository, Host(), self._reporter, options, caches=caches)
+        else:
+            repository = Repository(require_project(directory), Host(), self._reporter)
         return repository, repository.history()

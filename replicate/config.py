@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import getpass
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ STORE_NAME = ".replicate"
 _STORAGE_KEYS = ("endpoint", "profile", "region", "anonymous")
 _KEYS = ("repository", "store", "durability", "effort", *_STORAGE_KEYS)
 _CHOICES = {"durability": ("safe", "fast"), "effort": ("normal", "high")}
+_CREDENTIALS = re.compile(r"://[^/@\s]*:[^/\s]*@")
 _MODES = ("online", "offline", "disabled")
 
 Mode = Literal["online", "offline", "disabled"]
@@ -36,6 +38,8 @@ class Project:
         durability: `safe`: a checkpoint survives power loss when the call returns; `fast`: a killed process only.
         effort: `high`: weights are stored a few percent smaller, at half the speed.
         storage: What the transport of the repository is told: `endpoint`, `profile`, `region`, `anonymous`, as text.
+        repository: The store that checkpoints are copied to, for everyone: a URL, or the absolute path of a folder; ""
+            when that is the local store itself.
     """
 
     root: str
@@ -43,6 +47,7 @@ class Project:
     durability: Literal["safe", "fast"] = "safe"
     effort: Literal["normal", "high"] = "normal"
     storage: Mapping[str, str] = field(default_factory=dict, hash=False)
+    repository: str = ""
 
 
 def find_project(start: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Project | None:
@@ -108,7 +113,9 @@ def _project(root: str, values: Mapping[str, str], environment: Mapping[str, str
     durability: Literal["safe", "fast"] = "fast" if values.get("durability") == "fast" else "safe"
     effort: Literal["normal", "high"] = "high" if values.get("effort") == "high" else "normal"
     storage = {key: values[key] for key in _STORAGE_KEYS if key in values}
-    return Project(root, place, durability, effort, storage)
+    repository = _repository(root, values.get("repository", STORE_NAME))
+    is_own = repository in (place, os.path.join(root, STORE_NAME))
+    return Project(root, place, durability, effort, storage, "" if is_own else repository)
 
 
 def _read_config(path: str) -> dict[str, str]:
@@ -164,12 +171,47 @@ def _check_value(path: str, line: int, key: str, node: Any) -> str:
         raise ConfigError(f"{path} line {line}: {key} is {' or '.join(_CHOICES[key])}, not {value!r}")
     if key == "anonymous" and value.lower() not in ("true", "false", "yes", "no"):
         raise ConfigError(f"{path} line {line}: anonymous is true or false, not {value!r}")
-    if key == "repository" and value.rstrip("/") not in (STORE_NAME, f"./{STORE_NAME}", f"file://{STORE_NAME}"):
-        raise ConfigError(
-            f"{path} line {line}: this version keeps everything in {STORE_NAME}; it cannot use {value!r} yet",
-            hint=f"remove the line; {STORE_NAME} can be copied into a bucket as it is later",
-        )
+    if key == "repository":
+        _check_repository(f"{path} line {line}", os.path.dirname(path), value)
     return value
+
+
+def _check_repository(where: str, root: str, value: str) -> None:
+    if _CREDENTIALS.search(value):
+        raise ConfigError(
+            f"{where}: there are credentials in the URL of the repository",
+            hint="remove them, as others read this file, and give them by environment variables, a profile or a key",
+        )
+    if "$" in value:
+        raise ConfigError(
+            f"{where}: the repository cannot be {value!r}: it is taken as it is written, without variables",
+            hint="write the URL or the path out; ~ stands for the home folder",
+        )
+    if _repository(root, value) == root:
+        raise ConfigError(
+            f"{where}: the repository cannot be the project's folder itself", hint="name a folder in it, or elsewhere"
+        )
+
+
+def _repository(root: str, value: str) -> str:
+    """Return a URL as it is, and the path of a folder as an absolute one."""
+    path = value.removeprefix("file://")
+    return path if "://" in path else os.path.normpath(os.path.join(root, os.path.expanduser(path)))
+
+
+def storage_options(place: str, project: Project | None) -> Mapping[str, str]:
+    """Return what a project says of the storage of another store, if that is of the kind that it is about."""
+    if project is None:
+        return {}
+    about = project.repository.partition("://")[0]
+    return project.storage if about in ("", place.partition("://")[0]) else {}
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> str:
+    """Return where this user's caches of stores lie that are read without a project: below $XDG_CACHE_HOME."""
+    given = environment.get("XDG_CACHE_HOME", "")
+    above = given if os.path.isabs(given) else os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(above, "replicate")
 
 
 def mode(environment: Mapping[str, str] = os.environ) -> Mode:

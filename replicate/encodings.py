@@ -69,6 +69,7 @@ class FileUsage:
         logical: Its length.
         stored: Frames that were written for this commit and hold it, or a piece of it.
         encodings: What holds it, whoever wrote it; bases do not count.
+        same_as: The path of the first file with the same bytes, with which it counts; None for that one.
 
     A piece that several files have counts with the first.
     """
@@ -77,6 +78,7 @@ class FileUsage:
     logical: int
     stored: int
     encodings: Encodings
+    same_as: bytes | None = None
 
 
 def measure_packs(repository: Repository, packs: Iterable[tuple[ObjectID, int]]) -> Encodings:
@@ -117,6 +119,7 @@ def measure_files(
     objects = repository.objects(record.locator)
     locations = LocatorView(repository.transport, [record.locator])
     seen: set[ObjectID] = set()
+    first: dict[ObjectID, bytes] = {}
     found = []
     for name, entry in _entries(objects, record, path):
         encodings = Encodings()
@@ -127,7 +130,8 @@ def measure_files(
                 encodings.add(place.entry)
                 stored += place.entry.length if place.pack in own else 0
             seen.add(one)
-        found.append(FileUsage(name, entry.size_bytes, stored, encodings))
+        same_as = first.setdefault(entry.object_id, name)
+        found.append(FileUsage(name, entry.size_bytes, stored, encodings, None if same_as == name else same_as))
     return found
 
 

@@ -211,7 +211,7 @@ class Experiment:
     def delete(self, *, force: bool = False) -> None:
         """Remove it from every list, as `replicate rm` does; `replicate undo` brings it back.
 
-        Nothing is freed before gc.
+        Nothing is freed yet.
 
         Args:
             force: Also when it is running; what it saves from then on stays visible.

@@ -11,6 +11,7 @@ import bisect
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from replicate.refs.names import RecordName, experiment_prefix
 from replicate.refs.store import Listing
 from replicate.summary import ExperimentSummary
 
+_FETCHED_KEYS = 1_024  # at once
 _DIGITS = slice(8, 72)  # of a record's key: the experiment
 
 
@@ -44,6 +46,59 @@ class _Known(NamedTuple):
     digest: bytes
     summary: Mapping[str, Any] | None
     commits: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """One shard whose names are not those of the last look.
+
+    Attributes:
+        digits: Its two digits.
+        full: The keys of its full catalogs.
+        by_experiment: The keys of its records by the digits of their experiment.
+        told: What a heads catalog tells, by the digits of the experiment.
+        is_told: Whether a heads catalog tells of everything that is in full catalogs.
+        known: What was known before, by experiment.
+    """
+
+    digits: str
+    full: Sequence[str]
+    by_experiment: defaultdict[str, set[str]]
+    told: Mapping[str, _Known]
+    is_told: bool
+    known: Mapping[bytes, _Known]
+
+    @classmethod
+    def of(
+        cls,
+        digits: str,
+        keys: Sequence[str],
+        full: Sequence[str],
+        known: Iterable[_Known],
+        entries: Mapping[str, Mapping[str, Any]] | None,
+    ) -> _Shard:
+        """Return a shard. `entries` are those of a heads catalog that speaks for it, by digits; None without one."""
+        by_experiment: defaultdict[str, set[str]] = defaultdict(set)
+        for key in keys:
+            by_experiment[key[_DIGITS]].add(key)
+        told = dict(_told(entries, by_experiment)) if entries is not None else {}
+        is_told = entries is not None and len(told) == len(entries)
+        return cls(digits, full, by_experiment, told, is_told, {one.experiment_id: one for one in known})
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys that have to be read, as far as that can be told before the full catalogs are."""
+        if not self.is_told:
+            yield from self.full
+        for digits in self.by_experiment.keys() - self.told.keys():
+            if self.unchanged(digits) is None:
+                yield from self.by_experiment[digits]
+
+    def unchanged(self, digits: str) -> _Known | None:
+        """Return what is known of an experiment if its names are those of the last look."""
+        before = self.known.get(bytes.fromhex(digits)) if _is_id(digits) else None
+        if before is None or before.commits is None or before.digest != _digest(sorted(self.by_experiment[digits])):
+            return None
+        return before
 
 
 class Overview:
@@ -142,71 +197,70 @@ class Overview:
             return (), ()
         cache = self._open_cache()
         cached = cache.load()
-        heads: Sequence[HeadsCatalog] | None = None if use_heads else ()
-        found: list[_Known] = []
+        known: dict[str, Sequence[_Known]] = {}
+        outdated: dict[str, bytes] = {}
+        for shard in listing.shards:
+            digest = _digest([*listing.records.get(shard, ()), "", *listing.full.get(shard, ())])
+            row = cached.get(shard)
+            known[shard] = _decode(row) if row else ()
+            is_known = bool(known[shard]) and row is not None and row.digest == digest
+            if not is_known or not (use_heads or all(one.commits is not None for one in known[shard])):
+                outdated[shard] = digest
         changed: dict[str, Shard] = {}
         missing: list[str] = []
-        for shard in listing.shards:
-            keys, full = listing.records.get(shard, ()), listing.full.get(shard, ())
-            digest = _digest([*keys, "", *full])
-            row = cached.get(shard)
-            known = _decode(row) if row else ()
-            is_known = bool(known) and row is not None and row.digest == digest
-            if not is_known or not (use_heads or all(one.commits is not None for one in known)):
-                if heads is None and full:
-                    heads = list(self._refs.heads(listing.heads))
-                speaker = next((one for one in heads or () if full and one.speaks_for(shard, full)), None)
-                known, lost = self._read_shard(keys, full, {one.experiment_id: one for one in known}, speaker, shard)
-                missing += lost
-                is_whole = all(one.digest for one in known)
-                content: bytes = msgpack.packb([tuple(one) for one in known], use_bin_type=True)
-                if shard.isascii():  # no shard of experiments; SQLite takes no name that is not Unicode
-                    changed[shard] = Shard(digest if is_whole else b"", content)
-            found += known
+        for one in self._shards(listing, outdated, known, use_heads):
+            found, lost = self._read_shard(one)
+            known[one.digits] = found
+            missing += lost
+            is_whole = all(experiment.digest for experiment in found)
+            content: bytes = msgpack.packb([tuple(experiment) for experiment in found], use_bin_type=True)
+            if one.digits.isascii():  # no shard of experiments; SQLite takes no name that is not Unicode
+                changed[one.digits] = Shard(outdated[one.digits] if is_whole else b"", content)
         if changed and not missing:
             cache.save(changed)
-        return found, missing
+        return list(itertools.chain.from_iterable(known.values())), missing
 
-    def _read_shard(
-        self,
-        keys: Sequence[str],
-        full: Sequence[str],
-        known: Mapping[bytes, _Known],
-        speaker: HeadsCatalog | None,
-        shard: str,
-    ) -> tuple[Sequence[_Known], Sequence[str]]:
-        """Return what the keys of a shard lead to, and which of them are not there.
+    def _shards(
+        self, listing: Listing, outdated: Iterable[str], known: Mapping[str, Sequence[_Known]], use_heads: bool
+    ) -> Iterator[_Shard]:
+        """Yield shards that have to be read; what they need is fetched for many of them at once."""
+        has_full = any(listing.full.get(one) for one in outdated)
+        catalogs = self._refs.heads(listing.heads) if use_heads and has_full else ()
+        heads = [(one, _by_shard(one)) for one in catalogs]
+        waiting: list[_Shard] = []
+        expected: list[str] = []
+        for digits in outdated:
+            full = listing.full.get(digits, ())
+            entries = next((own.get(digits, {}) for one, own in heads if full and one.speaks_for(digits, full)), None)
+            waiting.append(_Shard.of(digits, listing.records.get(digits, ()), full, known[digits], entries))
+            expected += waiting[-1].keys()
+            if len(expected) >= _FETCHED_KEYS:
+                self._refs.expect(expected)
+                yield from waiting
+                waiting, expected = [], []
+        self._refs.expect(expected)
+        yield from waiting
 
-        Args:
-            keys: Of its records.
-            full: Of its full catalogs.
-            known: What was known of it before, by experiment.
-            speaker: A heads catalog that knows all of `full`, if there is one.
-            shard: Its two digits.
-        """
-        by_experiment: dict[str, set[str]] = defaultdict(set)
-        for key in keys:
-            by_experiment[key[_DIGITS]].add(key)
-        told = dict(_told(speaker, shard, by_experiment)) if speaker else {}
+    def _read_shard(self, shard: _Shard) -> tuple[Sequence[_Known], Sequence[str]]:
+        """Return what the keys of a shard lead to, and which of them are not there."""
         folded: Mapping[str, bytes] = {}
         lost: list[str] = []
-        if speaker is None or any(one.hex() not in told for one in speaker.experiments if one.hex()[:2] == shard):
-            folded, missing = self._refs.folded(full)
+        if not shard.is_told:
+            folded, missing = self._refs.folded(shard.full)
             lost += missing
             for key in folded:
-                by_experiment[key[_DIGITS]].add(key)
-        found = list(told.values())
-        for digits in sorted(by_experiment.keys() - told.keys()):
-            names = sorted(by_experiment[digits])
-            digest = _digest(names)
-            before = known.get(bytes.fromhex(digits)) if _is_id(digits) else None
-            if before is not None and before.digest == digest and before.commits is not None:
+                shard.by_experiment[key[_DIGITS]].add(key)
+        found = list(shard.told.values())
+        for digits in sorted(shard.by_experiment.keys() - shard.told.keys()):
+            before = shard.unchanged(digits)
+            if before is not None:
                 found.append(before)
                 continue
+            names = sorted(shard.by_experiment[digits])
             records, gone = self._refs.read(names, folded)
             lost += gone
             if records:
-                found.append(_summarise(records, digest if len(records) == len(names) else b""))
+                found.append(_summarise(records, _digest(names) if len(records) == len(names) else b""))
             elif not gone:  # nothing of it can be read: look again the next time, to tell of it again
                 found.append(_Known(b"", b"", None, b""))
             self._refs.forget(records)
@@ -228,14 +282,22 @@ def _commit_ids(records: Iterable[Record]) -> bytes:
     return b"".join({record.commit_id for record in records if isinstance(record, CommitRecord)})
 
 
-def _told(catalog: HeadsCatalog, shard: str, unfolded: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, _Known]]:
-    """Yield the experiments of a shard that a heads catalog tells everything about, by their hex digits."""
+def _by_shard(catalog: HeadsCatalog) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """Return the entries of a heads catalog by shard and experiment."""
+    found: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for experiment, entry in catalog.experiments.items():
         digits = experiment.hex()
-        if digits[:2] != shard or entry.get("partial"):
-            continue
-        if all(is_folded(entry, key) for key in unfolded.get(digits, ())):
-            yield digits, _Known(bytes(experiment), b"heads", entry, None)
+        found[digits[:2]][digits] = entry
+    return found
+
+
+def _told(
+    entries: Mapping[str, Mapping[str, Any]], unfolded: Mapping[str, Iterable[str]]
+) -> Iterator[tuple[str, _Known]]:
+    """Yield the experiments that a heads catalog tells everything about, by their hex digits."""
+    for digits, entry in entries.items():
+        if not entry.get("partial") and all(is_folded(entry, key) for key in unfolded.get(digits, ())):
+            yield digits, _Known(bytes.fromhex(digits), b"heads", entry, None)
 
 
 def is_folded(entry: Mapping[str, Any], key: str) -> bool:

@@ -27,7 +27,7 @@ from replicate.revisions import check_experiment_name, label, resolve, resolve_e
 from replicate.session import Session
 from replicate.summary import ExperimentSummary
 from replicate.text import plural
-from replicate.values import check_primary_metric, normalise
+from replicate.values import check_primary_metric, check_step, normalise
 
 OnError = Literal["raise", "warn"]
 
@@ -255,6 +255,8 @@ class Recorder:
             )
         session = self._current._session if self._current else None
         if self._current is None or (session is not None and session.is_ended):
+            check_primary_metric(primary_metric, normalise(metrics or {}, "metrics"))
+            check_step(step)  # what cannot be saved begins no experiment
             self.init()
         assert self._current is not None
         return self._current.checkpoint(path, step=step, metrics=metrics, primary_metric=primary_metric)

@@ -6,11 +6,19 @@ import contextlib
 import fcntl
 import functools
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from replicate.config import Project
-from replicate.errors import CorruptionError, KeyNotFoundError, StorageError, UnsupportedFormatError
+from replicate.config import STORE_NAME, Project
+from replicate.errors import (
+    CorruptionError,
+    InvalidInputError,
+    KeyNotFoundError,
+    StorageError,
+    StorageMissingError,
+    UnsupportedFormatError,
+)
 from replicate.history import History
 from replicate.host import Host
 from replicate.liveness import Liveness
@@ -19,7 +27,7 @@ from replicate.overview import Overview
 from replicate.refs import CommitRecord, RecordName, RefStore
 from replicate.refs.cache import ShardCache
 from replicate.reporting import Reporter
-from replicate.transport import LocalTransport, Transport
+from replicate.transport import LocalTransport, Transport, is_url
 
 if TYPE_CHECKING:  # what reads and writes packs is loaded when the first one is needed: a listing needs none
     from replicate.objects.frames import FrameRef
@@ -46,14 +54,20 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def check_format(transport: Transport, store: str) -> None:
-    """Refuse a store that this version cannot read. A store that does not exist yet is an empty one.
+def check_format(transport: Transport, store: str, *, by_size: bool = False) -> Collection[str]:
+    """Refuse a store that this version cannot read, and return the names in its `ctl/`.
+
+    A store that does not exist yet is an empty one. With `by_size` a marker of the right size is not read: storage
+    elsewhere tears nothing, and a request is saved.
 
     Raises:
         UnsupportedFormatError: It needs a newer version. CorruptionError: Its marker is none.
     """
-    names = [info.key.removeprefix("ctl/") for info in transport.list("ctl/")]
+    sizes = {info.key.removeprefix("ctl/"): info.size for info in transport.list("ctl/")}
+    names = sizes.keys()
     check_readable(names, store)
+    if by_size and sizes.get("v1") == len(MARKER):
+        return names
     # A marker that is cut short is a torn write: the next save puts it again (I0).
     if "v1" in names and not MARKER.startswith(transport.get(MARKER_KEY).rstrip(b"\0")):
         raise CorruptionError(
@@ -61,6 +75,23 @@ def check_format(transport: Transport, store: str) -> None:
             where=MARKER_KEY,
             hint="if the rest is intact, delete that file: the next save writes it again",
         )
+    return names
+
+
+def open_store(place: str, host: Host, options: Mapping[str, str] | None = None) -> Transport:
+    """Return the transport of a store somewhere, for a reader. Raises as `transport.remote.open_transport`."""
+    if not is_url(place):
+        return LocalTransport(os.path.realpath(os.path.expanduser(place)))
+    from replicate.transport.remote import open_transport  # what needs fsspec is loaded for a URL only
+
+    return open_transport(place, options, host=host)
+
+
+def no_store_at(place: str) -> StorageMissingError:
+    """Return the error that there is no store in a place."""
+    inner = os.path.join(place, STORE_NAME)
+    hint = f"did you mean {inner}?" if os.path.isdir(inner) else "correct the URL or the path"
+    return StorageMissingError(f"there is no store at {place}", operation="list", hint=hint)
 
 
 def check_readable(names: Collection[str], store: str) -> None:
@@ -97,15 +128,77 @@ class Repository:
         host: This machine.
         reporter: Hears of damaged records.
         transport: The store; by default the project's folder.
+        caches: A folder for this machine's caches of a store that is no project's; see `elsewhere`.
     """
 
-    def __init__(self, project: Project, host: Host, reporter: Reporter, transport: Transport | None = None) -> None:
+    def __init__(
+        self,
+        project: Project,
+        host: Host,
+        reporter: Reporter,
+        transport: Transport | None = None,
+        *,
+        caches: str | None = None,
+    ) -> None:
         self.project = project
         self.host = host
         self.reporter = reporter
         self.transport: Transport = transport or LocalTransport(project.store, durability=project.durability)
         self.refs = RefStore(self.transport, self._tell_damage)
-        check_format(self.transport, project.store)
+        self._caches = caches
+        if caches is None:
+            check_format(self.transport, project.store)
+
+    @classmethod
+    def elsewhere(
+        cls,
+        place: str,
+        host: Host,
+        reporter: Reporter,
+        options: Mapping[str, str] | None = None,
+        *,
+        caches: str,
+        transport: Transport | None = None,
+        limit_bytes: int | None = None,
+    ) -> Repository:
+        """Open a store that is no project's, to read it.
+
+        What is read of a URL is kept in `caches`, and never asked for again.
+
+        Args:
+            place: A URL, or the path of a folder.
+            host: This machine.
+            reporter: Hears of damaged records.
+            options: As `transport.remote.open_transport` takes them.
+            caches: The folder of this user's caches; it need not be there.
+            transport: Of the place, if it is open already.
+            limit_bytes: How much to keep there; by default 20 GB or a tenth of the disk, whichever is less.
+
+        Raises:
+            StorageMissingError: There is no store. StorageError: It cannot be reached.
+            UnsupportedFormatError: It needs a newer version. CorruptionError: Its marker is none.
+        """
+        transport = transport or open_store(place, host, options)
+        is_folder = isinstance(transport, LocalTransport)
+        store = transport.root if isinstance(transport, LocalTransport) else place
+        names = check_format(transport, store, by_size=not is_folder)
+        if "v1" not in names:
+            raise no_store_at(store)
+        identity = "\n".join([store, *sorted(one for one in names if one.startswith("store~"))])
+        own = os.path.join(caches, blob_id(identity.encode("utf-8", "surrogateescape")).hex()[:32])
+        if not is_folder:
+            from replicate.transport.blocks import default_limit
+            from replicate.transport.caching import CachingTransport
+
+            limit = default_limit(caches) if limit_bytes is None else limit_bytes
+            transport = CachingTransport(transport, os.path.join(own, "blocks"), limit)
+        # No path is in the project: its folder is one that nobody works in.
+        return cls(Project(own, store), host, reporter, transport, caches=own)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether this is no project's store: there is no worktree, and nothing is written."""
+        return self._caches is not None
 
     def _tell_damage(self, error: CorruptionError) -> None:
         self.reporter.warn(f"{error.message}; it is left out")
@@ -120,6 +213,8 @@ class Repository:
         They are bound to the store folder's device and inode and to the host, so that neither a copied store nor one
         that several machines share uses what another place knew (SPEC §5.3).
         """
+        if self._caches is not None:
+            return os.path.join(self._caches, *parts)
         try:
             info = os.stat(self.project.store)
             binding = f"{info.st_dev} {info.st_ino} {self.host.name}"
@@ -149,14 +244,18 @@ class Repository:
         )
 
     def excluded_paths(self, folder: str) -> tuple[bytes, ...]:
-        """Return the store's path relative to `folder` if it lies in it: it is never saved into itself."""
-        path = os.path.relpath(os.path.realpath(self.project.store), folder)
-        return () if path == ".." or path.startswith("../") else (os.fsencode(path),)
+        """Return the paths, relative to `folder`, of the stores that lie in it: none is ever saved into itself."""
+        places = [self.project.store]
+        if os.path.isabs(self.project.repository):  # no URL
+            places.append(self.project.repository)
+        paths = (os.path.relpath(os.path.realpath(place), folder) for place in places)
+        return tuple(os.fsencode(path) for path in paths if path != ".." and not path.startswith("../"))
 
     # -- format --------------------------------------------------------------------------------------------------
 
     def create(self) -> bool:
         """Make the store if it is not there; return whether it was made. SPEC §5.1."""
+        self._refuse_elsewhere()
         with contextlib.suppress(KeyNotFoundError):
             if self.transport.get(MARKER_KEY) == MARKER:
                 self.transport.put(MARKER_KEY, MARKER)  # whoever wrote it may not have lived to sync it (I1)
@@ -174,8 +273,16 @@ class Repository:
 
     def check_writable(self) -> None:
         """List `ctl/` and refuse to publish into a store that asks for more than this version knows (I3, SPEC §5.2)."""
+        self._refuse_elsewhere()
         names = (info.key.removeprefix("ctl/") for info in self.transport.list("ctl/"))
         check_writable(names, self.project.store)
+
+    def _refuse_elsewhere(self) -> None:
+        if self.is_elsewhere:
+            raise InvalidInputError(
+                f"{self.project.store} is only read: it is no project's own store",
+                hint="`replicate pull -R` it into a project, change it there, and push it",
+            )
 
     def _write_local(self, path: str, text: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -212,6 +319,7 @@ class Repository:
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
         """Hold `local/lock` shared: packs that this save relies on are not collected meanwhile."""
+        self._refuse_elsewhere()
         path = self.local_path("lock")
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -304,4 +412,6 @@ class Repository:
     @functools.cached_property
     def liveness(self) -> Liveness:
         """Tells which sessions run, here and on other machines."""
-        return Liveness(self.transport, self.host, self.is_session_running)
+        # The locks of a session lie in the store that it saves to, so of a URL only heartbeats tell.
+        host = replace(self.host, name="") if is_url(self.project.store) else self.host
+        return Liveness(self.transport, host, self.is_session_running)

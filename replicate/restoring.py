@@ -108,7 +108,12 @@ def _keep_out_of_git(paths: Sequence[bytes]) -> None:
 
 
 def _retained(repository: Repository) -> Callable[[ObjectID], bool]:
-    """Return what tells whether a blob lies in a pack that a listed commit names; looked up when first asked."""
+    """Return what tells whether a blob lies in a pack that a listed commit names; looked up when first asked.
+
+    Of storage elsewhere every pack would have to be asked: nothing is taken to be there.
+    """
+    if repository.is_elsewhere:
+        return lambda blob: False
     packs: set[ObjectID] | None = None
 
     def is_retained(blob: ObjectID) -> bool:
@@ -229,6 +234,9 @@ class BlobReader(io.RawIOBase):
     def read_at(self, offset: int, length: int) -> bytes:
         """Return `length` bytes at `offset`, fewer only at the end; raises as the store does."""
         buffer = bytearray(max(0, min(length, self.size_bytes - offset)))
+        first, last = (bisect.bisect_right(self._starts, at) for at in (offset, offset + len(buffer) - 1))
+        if last > first:
+            self._objects.expect(chunk.object_id for chunk in self.chunks[first - 1 : last])
         view = memoryview(buffer)
         self._position = offset
         done = 0

@@ -91,7 +91,7 @@ class Usage:
     Attributes:
         experiments: Every experiment, removed ones too, oldest first.
         unreferred: Packs that no commit and no session needs: of saves that were interrupted, or are under way.
-        removed: Packs that only removed commits need. Nothing is freed before gc.
+        removed: Packs that only removed commits need. Nothing is freed yet.
         records: Ref records and catalogs.
         missing: Packs that records name and that are not in the store.
     """

@@ -180,7 +180,31 @@ def test_durability_is_safe_or_fast(root: Path, value: str) -> None:
 
 @pytest.mark.parametrize("value", [".replicate", "./.replicate", ".replicate/", "file://.replicate"])
 def test_the_repository_may_be_named_as_what_it_is(root: Path, value: str) -> None:
-    assert configured(root, f"repository: {value}\n").store == str(root / ".replicate")
+    found = configured(root, f"repository: {value}\n")
+    assert (found.store, found.repository) == (str(root / ".replicate"), "")
+
+
+def test_the_repository_is_the_store_when_it_is_the_same_folder(root: Path) -> None:
+    assert configured(root, "store: data\nrepository: ./data/\n").repository == ""
+    assert configured(root, "store: data\n").repository == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("s3://bucket/path", "s3://bucket/path"),
+        ("sftp://me@server:22/path", "sftp://me@server:22/path"),
+        ("/nfs/team", "/nfs/team"),
+        ("file:///nfs/team/", "/nfs/team"),
+        ("../team", "{above}/team"),
+        ("~/team", "{home}/team"),
+        ("shared", "{root}/shared"),
+    ],
+)
+def test_the_repository_may_be_elsewhere(root: Path, value: str, place: str) -> None:
+    found = configured(root, f"repository: {value}\n")
+    assert found.repository == place.format(root=root, above=root.parent, home=os.path.expanduser("~"))
+    assert found.store == str(root / ".replicate")
 
 
 @pytest.mark.parametrize(
@@ -203,9 +227,19 @@ def test_the_repository_may_be_named_as_what_it_is(root: Path, value: str) -> No
         ("anonymous: 1\n", "replicate.yaml line 1: anonymous is true or false, not '1'"),
         ("effort: max\n", "replicate.yaml line 1: effort is normal or high, not 'max'"),
         (
-            "repository: s3://bucket\n",
-            "replicate.yaml line 1: this version keeps everything in .replicate; it cannot use 's3://bucket' yet "
-            "(hint: remove the line; .replicate can be copied into a bucket as it is later)",
+            "\nrepository: s3://me:secret@bucket\n",
+            "replicate.yaml line 2: there are credentials in the URL of the repository (hint: remove them, as others "
+            "read this file, and give them by environment variables, a profile or a key)",
+        ),
+        (
+            "repository: s3://$BUCKET/path\n",
+            "replicate.yaml line 1: the repository cannot be 's3://$BUCKET/path': it is taken as it is written, "
+            "without variables (hint: write the URL or the path out; ~ stands for the home folder)",
+        ),
+        (
+            "repository: .\n",
+            "replicate.yaml line 1: the repository cannot be the project's folder itself (hint: name a folder in it, "
+            "or elsewhere)",
         ),
         ("just text\n", "replicate.yaml line 1: not `key: value` lines"),
         ("\n- a\n- b\n", "replicate.yaml line 2: not `key: value` lines"),

@@ -714,3 +714,10 @@ def test_arguments_of_argparse_are_no_params_but_their_vars_are(recorder: Record
     with pytest.raises(InvalidInputError) as caught:
         recorder.init(params=argparse.Namespace(lr=1))  # type: ignore[arg-type]
     assert caught.value.hint == "did you mean params=vars(...)?"
+
+
+@pytest.mark.parametrize("wrong", [{"step": "x"}, {"metrics": {"a": object()}}, {"primary_metric": ("a", "best")}])
+def test_a_wrong_argument_begins_no_experiment(recorder: Recorder, root: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        recorder.checkpoint(**wrong)
+    assert not (root / ".replicate").exists()

@@ -196,6 +196,18 @@ def test_the_store_is_excluded_where_it_lies_in_the_worktree(
     assert project.open().excluded_paths(str(project.root)) == excluded
 
 
+@pytest.mark.parametrize(
+    ("place", "excluded"),
+    [("{root}/shared", (b".replicate", b"shared")), ("/nfs/x", (b".replicate",)), ("s3://b", (b".replicate",))],
+)
+def test_a_repository_is_excluded_where_it_lies_in_the_worktree(
+    tmp_path: Path, place: str, excluded: tuple[bytes, ...]
+) -> None:
+    project = SampleProject(tmp_path / "w")
+    project.config = replace(project.config, repository=place.format(root=project.root))
+    assert project.open().excluded_paths(str(project.root)) == excluded
+
+
 # -- sessions -------------------------------------------------------------------------------------------------------
 
 

@@ -31,8 +31,11 @@ PORCELAIN = {
     "rm": "Remove experiments or checkpoints from every list; `undo` brings them back",
     "undo": "Bring back what was removed, or list what can be",
     "tag": "Give tags, a name or a note to an experiment or a checkpoint, or list all tags",
+    "push": "Copy experiments to another store: `repository` in replicate.yaml, or -R URL",
+    "pull": "Copy experiments from another store: `repository` in replicate.yaml, or -R URL",
     "du": "Show what experiments take in the store, or the checkpoints of some, or the files of one",
     "fsck": "Check that the store is whole, and tell what any damage affects",
+    "doctor": "Try out whether the storage of the repository does what a store needs",
 }
 PLUMBING = {
     "hash-object": "Print the blob id of files: the BLAKE3 of their bytes",

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from replicate.cli.options import directory_option, find, open_history, stdin_items
+from replicate.cli.options import StorePlace, find, open_history, stdin_items, store_option
 from replicate.cli.render import MODE_NAMES, echo_json, json_path
 from replicate.errors import (
     AmbiguousRevisionError,
@@ -41,8 +41,8 @@ _MOST = 10
 @click.option("--batch", "batch", flag_value="content", help="Read OBJECTs from stdin; print id, kind, size and bytes")
 @click.option("--batch-check", "batch", flag_value="check", help="Read OBJECTs from stdin; print id, kind and size")
 @click.option("-z", "with_nul", is_flag=True, help="With --batch: lines end with NUL, in input and output")
-@directory_option
-def command(name: str | None, what: str | None, batch: str | None, with_nul: bool, directory: str) -> None:
+@store_option
+def command(name: str | None, what: str | None, batch: str | None, with_nul: bool, store: StorePlace) -> None:
     """Print an object: blobs as they are, trees and commits as JSON
 
     OBJECT is an id or a prefix of one (4 digits or more), a revision, or REVISION:PATH. See docs/plumbing.md for what
@@ -50,7 +50,7 @@ def command(name: str | None, what: str | None, batch: str | None, with_nul: boo
     """
     if (name is None) != (batch is not None) or (batch and what) or (with_nul and not batch):
         raise click.UsageError("name one OBJECT, or use --batch or --batch-check alone")
-    finder = ObjectFinder(*open_history(directory))
+    finder = ObjectFinder(*open_history(store))
     if name is None:
         end = b"\0" if with_nul else b"\n"
         for item in stdin_items(with_nul=with_nul):

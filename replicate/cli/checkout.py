@@ -8,13 +8,14 @@ import time
 import click
 
 from replicate.cli.options import (
+    StorePlace,
     clean_path,
-    directory_option,
     find,
     json_option,
     open_history,
     project_path,
     quiet_option,
+    store_option,
 )
 from replicate.cli.render import echo_json, quote_path
 from replicate.console import ConsoleReporter
@@ -37,7 +38,7 @@ _PATHS = 3
 @click.option("--exact", is_flag=True, help="Remove files that the commit does not have, unless they are ignored")
 @quiet_option
 @json_option
-@directory_option
+@store_option
 def command(
     revision: str,
     paths: tuple[str, ...],
@@ -47,14 +48,16 @@ def command(
     exact: bool,
     quiet: bool,
     as_json: bool,
-    directory: str,
+    store: StorePlace,
 ) -> None:
     """Restore the files of a commit, or only PATHS of it
 
     PATHS are relative to the current folder, or else to the project. Files that are equal are not touched, other files
-    stay. Nothing is written if changes that are in no checkpoint would be lost.
+    stay. Nothing is written if changes that are in no checkpoint would be lost. With -R a folder is named by -o.
     """
-    repository, history = open_history(directory)
+    if store.place is not None and output is None:
+        raise click.UsageError("-R reads a store that has no worktree here: name a folder to restore into with -o DIR")
+    repository, history = open_history(store)
     found = find(history, revision, quiet=quiet)
     wanted = _resolve(repository, found, (*paths, *more_paths))
     if exact and wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import click
 
 from replicate.cli.difference import difference_json, echo_difference, echo_stat
-from replicate.cli.options import clean_path, directory_option, find, open_history, project_path
+from replicate.cli.options import StorePlace, clean_path, find, open_history, project_path, store_option
 from replicate.cli.patches import echo_patch
 from replicate.cli.render import Cell, echo_json, name_commit, quote_path
 from replicate.diff import Difference, Side, diff_commits, diff_entries, diff_worktree
@@ -19,7 +20,9 @@ from replicate.history import ExperimentHistory, History
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.revisions import Resolution
-from replicate.worktree.checkout import find_entry
+from replicate.worktree.checkout import find_entry, iter_tree
+
+_SUGGESTIONS = 3
 
 
 class _DiffCommand(click.Command):
@@ -42,7 +45,7 @@ class _DiffCommand(click.Command):
 @click.option("--json", "form", flag_value="json", help="Print JSON")
 @click.option("-z", "with_nul", is_flag=True, help="With --name-only: end paths with NUL and do not quote them")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when anything differs")
-@directory_option
+@store_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -50,7 +53,7 @@ def command(
     form: str | None,
     with_nul: bool,
     exit_code: bool,
-    directory: str,
+    store: StorePlace,
 ) -> int:
     """Show what differs between two commits, or a commit and the worktree
 
@@ -58,11 +61,12 @@ def command(
     checked out last. PATHs, files and folders, limit which files are compared; they are relative to the current
     folder, or else to the project. A:PATH B:PATH compares two files. Of experiments params, metrics, packages, Git
     commit and command are compared too. Of weight files the tensors that changed most are shown, and all of them if the
-    file is a PATH: Δ is by how much their values changed, ‖Δ‖/‖A‖ how large that is beside what they were.
+    file is a PATH: Δ is by how much their values changed, ‖Δ‖/‖A‖ how large that is beside what they were. Those in
+    which NaN or infinities appeared or went come first, with how many there were and are.
     """
     if with_nul and form != "names":
         raise InvalidInputError("-z goes with --name-only")
-    repository, history = open_history(directory)
+    repository, history = open_history(store)
     asked = _ask(repository, history, revisions, ctx.meta["paths"])
     difference = asked.difference
     if form == "json":
@@ -100,6 +104,10 @@ def _ask(repository: Repository, history: History, revisions: Sequence[str], pat
     if len(revisions) > 2:
         raise click.UsageError(
             f"{revisions[2]!r} is one revision too many; paths come after --", click.get_current_context()
+        )
+    if repository.is_elsewhere and len(revisions) < 2:
+        raise click.UsageError(
+            "-R reads a store that has no worktree here: name two revisions", click.get_current_context()
         )
     if not revisions:
         head = repository.read_head()
@@ -143,14 +151,28 @@ def _resolve(
         return any(find_entry(repository.objects(one.locator), one.commit.tree, path) for one in records)
 
     wanted = [*named, *(project_path(root, path, exists) for path in paths)]
-    for path in wanted:
-        if not exists(path):
-            short, other = [*(one.commit_id.short for one in records), "the worktree"][:2]
-            raise PathNotFoundError(
-                f"neither {short} nor {other} has '{quote_path(path)}'",
-                hint=f"`replicate ls-tree -r {short}` lists files",
-            )
+    missing = next((path for path in wanted if not exists(path)), None)
+    if missing is not None:
+        raise _not_found(repository, records, missing)
     return wanted
+
+
+def _not_found(repository: Repository, records: Sequence[CommitRecord], path: bytes) -> PathNotFoundError:
+    """Return the error for a path that neither side has; its hint names those that may be meant."""
+    names = list(dict.fromkeys(one.commit_id.short for one in records))
+    if len(records) == 1:
+        names.append("the worktree")
+    said = f"{names[0]} has no" if len(names) == 1 else f"neither {names[0]} nor {names[1]} has"
+    known = {one for record in records for one, _ in iter_tree(repository.objects(record.locator), record.commit.tree)}
+    near = sorted(one for one in known if one.endswith(b"/" + path))
+    if not near:
+        close = difflib.get_close_matches(os.fsdecode(path), map(os.fsdecode, sorted(known)), _SUGGESTIONS)
+        near = [os.fsencode(one) for one in close]
+    if near:
+        hint = f"did you mean {' or '.join(map(quote_path, near[:_SUGGESTIONS]))}?"
+    else:
+        hint = f"`replicate ls-tree -r {names[0]}` lists {'its ' if len(names) == 1 else ''}files"
+    return PathNotFoundError(f"{said} '{quote_path(path)}'", hint=hint)
 
 
 def _find(history: History, revision: str) -> Resolution:

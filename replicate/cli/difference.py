@@ -10,7 +10,7 @@ import click
 
 from replicate.cli.patches import echo_lines, text_lines
 from replicate.cli.render import Cell, echo_line, echo_table, json_path, quote_path
-from replicate.cli.tensors import compare_tensors, describe_tensors, echo_tensors, tensors_json
+from replicate.cli.tensors import compare_tensors, describe_nonfinite, describe_tensors, echo_tensors, tensors_json
 from replicate.diff import Difference, FileChange, TensorDiff, TextDiff, ValueChange
 from replicate.presenting import File, json_value
 from replicate.text import columns, cut, format_bytes, format_value, plural, printable
@@ -183,7 +183,8 @@ def _shown(path: str) -> str:
 def _detail(change: FileChange, text: TextDiff, tensors: TensorDiff | None) -> str:
     """Return what the lines do not tell of a file: where it was, its kind; when it is no text, size and tensors."""
     before, after = change.before, change.after
-    parts = []
+    odd = describe_nonfinite(tensors) if tensors is not None else ""
+    parts = [odd] if odd else []  # first: what comes later may be cut
     if before and after and before.path != after.path:
         parts.append(f"from {_shown(before.path)}")
     if change.letter in "AD" and "symlink" in [file.kind for file in (before, after) if file]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from replicate.cli.holdings import echo_files, encodings_json, encodings_text
-from replicate.cli.options import clean_path, directory_option, find, find_itself, json_option, open_history
+from replicate.cli.options import StorePlace, clean_path, find, find_itself, json_option, open_history, store_option
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.encodings import Encodings, measure_files, measure_packs
 from replicate.errors import InvalidInputError, RevisionNotFoundError
@@ -25,17 +25,19 @@ from replicate.usage import CommitUsage, ExperimentUsage, Usage, measure
 @click.option("--encodings", "with_encodings", is_flag=True, help="Also tell which encodings hold what was stored")
 @click.option("--files", "with_files", is_flag=True, help="List the files of one checkpoint, and what holds them")
 @json_option
-@directory_option
-def command(revisions: tuple[str, ...], with_encodings: bool, with_files: bool, as_json: bool, directory: str) -> int:
+@store_option
+def command(
+    revisions: tuple[str, ...], with_encodings: bool, with_files: bool, as_json: bool, store: StorePlace
+) -> int:
     """Show what experiments take in the store, or the checkpoints of some, or the files of one
 
     LOGICAL is the sum of all files, STORED what was written to hold them: what an earlier checkpoint holds too counts
-    there. Largest first. What was removed counts until gc. Exits with 1 when there is none. REVISION:PATH lists files
-    at a path and below. HELD BY tells of each encoding what it holds, and in how many bytes; for files whoever wrote
-    them, but not the bases that deltas refer to. Encodings of many experiments take a while: the end of every pack is
-    read.
+    there. Experiments and files come largest first, checkpoints in order. What was removed counts: nothing is freed
+    yet. Exits with 1 when there is none. REVISION:PATH lists files at a path and below. HELD BY tells of each encoding
+    what it holds, and in how many bytes, or which file is equal; for files whoever wrote them, but not the bases that
+    deltas refer to. Encodings of many experiments take a while: the end of every pack is read.
     """
-    repository, history = open_history(directory)
+    repository, history = open_history(store)
     if with_files or any(":" in revision for revision in revisions):
         _print_files(repository, history, revisions, as_json=as_json)
         return 0
@@ -120,7 +122,7 @@ def _print_experiments(usage: Usage, held: _Held | None) -> None:
 def _tell(usage: Usage) -> None:
     if any(commit.is_hidden for one in usage.experiments for commit in one.commits):
         size = format_bytes(usage.removed)
-        click.echo(f"{size} are in packs that only removed checkpoints need; nothing is freed before gc", err=True)
+        click.echo(f"{size} are in packs that only removed checkpoints need; nothing is freed yet", err=True)
     if usage.missing:
         are = "is" if len(usage.missing) == 1 else "are"
         click.echo(f"warning: {plural(len(usage.missing), 'pack')} {are} missing, see `replicate fsck`", err=True)
@@ -146,7 +148,7 @@ def _print_commits(
         return
     several = len({of.experiment_id for of, _ in chosen.values()}) > 1
     rows: list[list[Cell]] = [["CHECKPOINT", "STEP", "LOGICAL", "STORED", *(["", "HELD BY"] if held else [])]]
-    for of, one in sorted(chosen.values(), key=lambda pair: (-pair[1].stored, pair[1].seq)):
+    for of, one in chosen.values():
         step = "start" if one.seq == 0 else str(one.step)
         marks = [f"of {of.experiment_id.short}"] if several else []
         marks += ["removed"] if one.is_hidden else []

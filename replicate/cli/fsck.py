@@ -8,18 +8,20 @@ from collections.abc import Sequence
 
 import click
 
-from replicate.cli.options import directory_option, find, json_option, quiet_option
+from replicate.cli.options import StorePlace, find, json_option, quiet_option, store_option
 from replicate.cli.render import echo_json, echo_line, json_path, quote_path
 from replicate.config import require_project
 from replicate.console import ConsoleReporter
 from replicate.errors import CorruptionError
 from replicate.history import History
+from replicate.host import Host
 from replicate.maintenance.fsck import DEFAULT_LEVEL, LEVELS, fsck
 from replicate.maintenance.report import Affected, Damage, Report
 from replicate.objects.ids import ObjectID
 from replicate.refs import RefStore
+from replicate.repository import no_store_at, open_store
 from replicate.text import format_bytes, format_seconds, plural
-from replicate.transport import LocalTransport
+from replicate.transport import LocalTransport, Transport
 
 _SHOWN_PATHS = 3
 _UNREAD = {
@@ -40,9 +42,9 @@ _LONG_ID = re.compile(r"\b([0-9a-f]{7})[0-9a-f]{57}\b")  # in a sentence, beside
 @click.option("--full", is_flag=True, help="Read and check every byte: --level 4")
 @json_option
 @quiet_option
-@directory_option
+@store_option
 def command(
-    revisions: tuple[str, ...], level: str | None, full: bool, as_json: bool, quiet: bool, directory: str
+    revisions: tuple[str, ...], level: str | None, full: bool, as_json: bool, quiet: bool, store: StorePlace
 ) -> int:
     """Check that the store is whole, and tell what any damage affects
 
@@ -52,12 +54,11 @@ def command(
     wanted = max(LEVELS) if full else int(level or DEFAULT_LEVEL)
     if level is not None and int(level) != wanted:
         raise click.UsageError(f"--full is --level {wanted}; it does not go with --level {level}")
-    project = require_project(directory)
-    transport = LocalTransport(project.store)
+    transport, place = _open(store)
     reporter = ConsoleReporter(quiet=quiet)
     began = time.monotonic()
     commits = _commits(transport, revisions) if revisions else None
-    report = fsck(transport, project.store, reporter, level=wanted, commits=commits)
+    report = fsck(transport, place, reporter, level=wanted, commits=commits)
     if as_json:
         echo_json(_json(report))
     else:
@@ -68,7 +69,18 @@ def command(
     return CorruptionError.exit_code if report.damage else 0
 
 
-def _commits(transport: LocalTransport, revisions: Sequence[str]) -> frozenset[ObjectID]:
+def _open(store: StorePlace) -> tuple[Transport, str]:
+    """Return the transport and the name of a store; nothing of it is cached, as it is the store that is checked."""
+    if store.place is None:
+        project = require_project(store.directory)
+        return LocalTransport(project.store), project.store
+    transport = open_store(store.place, Host(), store.storage_options())
+    if not any(True for _ in transport.list("ctl/")):
+        raise no_store_at(store.place)
+    return transport, store.place
+
+
+def _commits(transport: Transport, revisions: Sequence[str]) -> frozenset[ObjectID]:
     """Return the commits that revisions mean; of an experiment all, hidden ones too."""
     history = History.of(RefStore(transport, lambda error: None).list())
     found: set[ObjectID] = set()

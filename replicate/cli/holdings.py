@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +45,8 @@ def echo_files(files: Sequence[FileUsage], stored: int | None, *, as_json: bool)
     rows: list[list[Cell]] = [["FILE", "LOGICAL", "STORED", "HELD BY"]]
     for one in sorted(files, key=lambda one: (-one.stored, -one.logical, one.path)):
         sizes = [format_bytes(one.logical), format_bytes(one.stored)]
-        rows.append([quote_path(one.path), *sizes, encodings_text(one.encodings)])
+        held = encodings_text(one.encodings) if one.same_as is None else f"= {quote_path(one.same_as)}"
+        rows.append([quote_path(one.path), *sizes, held])
         all_of_it.merge(one.encodings)
     written = sum(one.stored for one in files)
     if stored is not None:
@@ -58,4 +58,5 @@ def echo_files(files: Sequence[FileUsage], stored: int | None, *, as_json: bool)
 
 def _file_json(one: FileUsage) -> dict[str, Any]:
     sizes = {"bytes": one.logical, "stored_bytes": one.stored}
-    return {**json_path(os.fsencode(one.path)), **sizes, "encodings": encodings_json(one.encodings)}
+    same_as = None if one.same_as is None else json_path(one.same_as)
+    return {**json_path(one.path), **sizes, "encodings": encodings_json(one.encodings), "same_as": same_as}

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from replicate.cli.options import directory_option, json_option, open_history
+from replicate.cli.options import StorePlace, json_option, open_history, store_option
 from replicate.cli.render import Cell, cell_text, echo_json, echo_table, first_line, status_cell, terminal_width
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
@@ -35,7 +35,7 @@ _TITLES = {"created": "started", "step": "latest", "tag": "tags"}
 @click.option("-a", "--all", "show_all", is_flag=True, help="Show all params, not only those that differ")
 @click.option("-q", "--quiet", is_flag=True, help="Print whole ids only")
 @json_option
-@directory_option
+@store_option
 def command(
     filters: tuple[str, ...],
     sort: str | None,
@@ -43,7 +43,7 @@ def command(
     show_all: bool,
     quiet: bool,
     as_json: bool,
-    directory: str,
+    store: StorePlace,
 ) -> int:
     """List experiments
 
@@ -52,7 +52,7 @@ def command(
     if quiet and (as_json or show_all):
         raise click.UsageError("-q prints ids only; it goes with neither --json nor --all")
     conditions = [Filter.parse(text) for text in filters]
-    repository, history = open_history(directory)
+    repository, history = open_history(store)
     experiments = [Experiment(repository, one, repository.reporter) for one in history.summaries]
     wanted = [condition.name for condition in conditions]
     _tell_unknown(experiments, wanted)

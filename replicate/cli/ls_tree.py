@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import click
 
 from replicate.cli.cat_file import ObjectFinder
-from replicate.cli.options import directory_option, json_option, open_history
+from replicate.cli.options import StorePlace, json_option, open_history, store_option
 from replicate.cli.render import MODE_NAMES, echo_json, json_path, quote_path
 from replicate.objects.model import Mode, TreeEntry
 from replicate.worktree.checkout import iter_tree
@@ -21,13 +21,13 @@ from replicate.worktree.checkout import iter_tree
 @click.option("-z", "with_nul", is_flag=True, help="End entries with NUL and do not quote names")
 @click.option("--name-only", is_flag=True, help="Print paths only")
 @json_option
-@directory_option
-def command(name: str, recursive: bool, with_nul: bool, name_only: bool, as_json: bool, directory: str) -> None:
+@store_option
+def command(name: str, recursive: bool, with_nul: bool, name_only: bool, as_json: bool, store: StorePlace) -> None:
     """List a tree: mode, size, id and path of each entry
 
     TREE is a revision, REVISION:PATH, or a tree's id. Modes are file, exec, link and tree.
     """
-    objects, wanted = ObjectFinder(*open_history(directory)).find_tree(name)
+    objects, wanted = ObjectFinder(*open_history(store)).find_tree(name)
     entries: Iterable[tuple[bytes, TreeEntry]]
     if recursive:
         listed = list(iter_tree(objects, wanted))

@@ -6,12 +6,13 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
-from replicate.config import require_project
+from replicate.config import cache_folder, find_project, require_project, storage_options
 from replicate.console import ConsoleReporter
 from replicate.errors import InvalidInputError, StorageError
 from replicate.filters import parse_value
@@ -49,14 +50,50 @@ def directory_option(function: _F) -> _F:
     return wrapped  # type: ignore[return-value]
 
 
-def open_repository(directory: str, *, quiet: bool = False) -> Repository:
-    """Open the store of the project that a folder lies in."""
-    return Repository(require_project(directory), Host(), ConsoleReporter(quiet=quiet))
+place_option = click.option(
+    "-R", "--repository", "place", metavar="URL", help="Another store than the project's: a URL, or a folder"
+)
 
 
-def open_history(directory: str) -> tuple[Repository, History]:
-    """Open the store of the project that a folder lies in, and read its records."""
-    repository = open_repository(directory)
+@dataclass(frozen=True, slots=True)
+class StorePlace:
+    """What a command reads: the store of the project that `directory` lies in; with `place` the one there instead."""
+
+    directory: str
+    place: str | None = None
+
+    def storage_options(self) -> Mapping[str, str]:
+        """Return what `replicate.yaml` says of the storage, if there is one; see `config.storage_options`."""
+        return storage_options(self.place or "", find_project(self.directory))
+
+
+def store_option(function: _F) -> _F:
+    """Let a command that only reads take `-R` and `-D`, and give it what to read as `store`."""
+
+    @place_option
+    @directory_option
+    @functools.wraps(function)
+    def wrapped(*args: Any, place: str | None, directory: str, **kwargs: Any) -> Any:
+        if place == "":
+            raise InvalidInputError("-R '': there is no such store", hint="name a URL, or a folder")
+        return function(*args, store=StorePlace(directory, place), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def open_repository(where: str | StorePlace, *, quiet: bool = False) -> Repository:
+    """Open the store of the project that a folder lies in, or another that is only read."""
+    reporter = ConsoleReporter(quiet=quiet)
+    if isinstance(where, StorePlace) and where.place is not None:
+        options = where.storage_options()
+        return Repository.elsewhere(where.place, Host(), reporter, options, caches=cache_folder())
+    directory = where if isinstance(where, str) else where.directory
+    return Repository(require_project(directory), Host(), reporter)
+
+
+def open_history(where: str | StorePlace) -> tuple[Repository, History]:
+    """Open a store as `open_repository` does, and read its records."""
+    repository = open_repository(where)
     history = repository.history()
     for experiment in history.rootless:
         repository.reporter.warn(f"experiment {experiment.short} is incomplete: its start is not in the store")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from replicate.cli.options import directory_option, json_option, open_history
+from replicate.cli.options import StorePlace, json_option, open_history, store_option
 from replicate.cli.render import Cell, echo_json, echo_table, first_line, status_cell
 from replicate.experiment import Experiment
 from replicate.history import ExperimentHistory
@@ -49,14 +49,14 @@ class _Row:
 @click.command()
 @click.option("-a", "--all", "show_all", is_flag=True, help="Show also what ended within the last day")
 @json_option
-@directory_option
-def command(show_all: bool, as_json: bool, directory: str) -> int:
+@store_option
+def command(show_all: bool, as_json: bool, store: StorePlace) -> int:
     """List what is running
 
     A line for every process that writes to an experiment: on this machine, or on another whose heartbeat is younger
     than two minutes. Exits with 1 when there is none.
     """
-    repository, history = open_history(directory)
+    repository, history = open_history(store)
     now = time.time_ns()
     rows: list[_Row] = []
     for one in (*history.summaries, *history.hidden):

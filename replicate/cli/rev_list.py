@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from replicate.cli.options import directory_option, find, json_option, open_history
+from replicate.cli.options import StorePlace, find, json_option, open_history, store_option
 from replicate.cli.render import echo_json
 from replicate.errors import InvalidInputError
 from replicate.history import History
@@ -21,9 +21,14 @@ from replicate.walking import newest_first, reachable
 @click.option("--parents", "with_parents", is_flag=True, help="Print the parent's id after each")
 @click.option("-n", "--max-count", "limit", type=click.IntRange(min=0), metavar="N", help="Print at most N")
 @json_option
-@directory_option
+@store_option
 def command(
-    revisions: tuple[str, ...], everything: bool, with_parents: bool, limit: int | None, as_json: bool, directory: str
+    revisions: tuple[str, ...],
+    everything: bool,
+    with_parents: bool,
+    limit: int | None,
+    as_json: bool,
+    store: StorePlace,
 ) -> None:
     """List the ids of commits that revisions lead to, newest first
 
@@ -32,7 +37,7 @@ def command(
     """
     if not revisions and not everything:
         raise click.UsageError("name a REVISION, or use --all")
-    _, history = open_history(directory)
+    _, history = open_history(store)
     wanted = list(history.records()) if everything else []
     unwanted: list[CommitRecord] = []
     for revision in revisions:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import click
 
 from replicate.cli.cat_file import ObjectFinder
-from replicate.cli.options import directory_option, find, open_history
+from replicate.cli.options import StorePlace, find, open_history, store_option
 
 
 @click.command()
 @click.argument("revisions", nargs=-1, required=True, metavar="REVISION...")
 @click.option("--short", is_flag=True, help="Print 7 digits")
-@directory_option
-def command(revisions: tuple[str, ...], short: bool, directory: str) -> None:
+@store_option
+def command(revisions: tuple[str, ...], short: bool, store: StorePlace) -> None:
     """Print the ids that revisions mean, one per line
 
     An experiment alone means its root commit. REVISION:PATH gives the id of a blob or tree.
     """
-    repository, history = open_history(directory)
+    repository, history = open_history(store)
     finder = ObjectFinder(repository, history)
     for revision in revisions:
         if ":" in revision:

@@ -48,7 +48,7 @@ class _Wanted:
 def command(revisions: tuple[str, ...], force: bool, quiet: bool, as_json: bool, directory: str) -> None:
     """Remove experiments or checkpoints from every list; `undo` brings them back
 
-    An experiment alone means all of it. Nothing is deleted, and no space is freed, before gc. What a running experiment
+    An experiment alone means all of it. Nothing is deleted, and no space is freed yet. What a running experiment
     saves after it was removed is visible.
     """
     repository, history = open_history(directory)
@@ -72,7 +72,7 @@ def command(revisions: tuple[str, ...], force: bool, quiet: bool, as_json: bool,
     for text, _ in wanted.already:
         reporter.notice(f"{text} is removed already; `replicate undo {text}` brings it back")
     if wanted.whole or wanted.single:
-        reporter.notice("nothing is freed before gc")
+        reporter.notice("nothing is freed yet")
     if as_json:
         echo_json(
             {

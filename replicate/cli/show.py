@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from replicate.checkpoints import Checkpoint
-from replicate.cli.options import directory_option, find, find_itself, json_option, open_history
+from replicate.cli.options import StorePlace, find, find_itself, json_option, open_history, store_option
 from replicate.cli.render import (
     Cell,
     echo_json,
@@ -22,14 +22,17 @@ from replicate.cli.render import (
     status_cell,
     terminal_width,
 )
+from replicate.cli.tensors import echo_listed
+from replicate.diff.lines import is_binary
 from replicate.environment import Environment, Package
-from replicate.errors import InvalidInputError, PathNotFoundError
+from replicate.errors import InvalidInputError, PathNotFoundError, WeightsFileError
 from replicate.experiment import Experiment
 from replicate.objects.model import Mode
 from replicate.presenting import json_value
 from replicate.repository import Repository
-from replicate.restoring import open_file
+from replicate.restoring import BlobReader, find_file, open_file
 from replicate.revisions import Resolution
+from replicate.tensors import TensorFile
 from replicate.text import align_numbers, format_age, format_bytes, format_seconds, format_value, plural
 from replicate.worktree.checkout import find_entry
 
@@ -52,10 +55,13 @@ _INTERRUPTED = 130
 @click.option("-a", "--all", "show_all", is_flag=True, help="Show all files and checkpoints, and long params whole")
 @click.option("-p", "--patch", is_flag=True, help="Print what was in no Git commit when it began, for `git apply`")
 @json_option
-@directory_option
-def command(revision: str, show_all: bool, patch: bool, as_json: bool, directory: str) -> None:
-    """Show an experiment or a checkpoint, or with ID:PATH a file of it"""
-    repository, history = open_history(directory)
+@store_option
+def command(revision: str, show_all: bool, patch: bool, as_json: bool, store: StorePlace) -> None:
+    """Show an experiment or a checkpoint, or with ID:PATH a file of it
+
+    A file is written to stdout as it is; of a binary one a terminal shows the size, or the tensors in it.
+    """
+    repository, history = open_history(store)
     found = find(history, revision) if ":" in revision else find_itself(history, revision)
     if patch:
         if as_json or found.path is not None:
@@ -67,7 +73,7 @@ def command(revision: str, show_all: bool, patch: bool, as_json: bool, directory
             raise InvalidInputError(
                 "--json goes with an experiment or a checkpoint", hint="`replicate ls-tree --json` lists a folder"
             )
-        _show_path(repository, found)
+        _show_path(repository, found, show_all)
         return
     experiment = Experiment(repository, found.experiment, repository.reporter)
     if found.is_whole_experiment:
@@ -347,8 +353,8 @@ def _show_values(title: str, values: dict[str, Any], show_all: bool, goal: tuple
     echo_table([list(row) for row in zip(values, texts, marks, strict=True)], indent="  ", fit=not show_all)
 
 
-def _show_path(repository: Repository, found: Resolution) -> None:
-    """Write a file to stdout, or list a folder."""
+def _show_path(repository: Repository, found: Resolution, show_all: bool) -> None:
+    """Write a file to stdout, or list a folder. A terminal is told what a binary file is, and not given its bytes."""
     objects = repository.objects(found.record.locator)
     path = os.fsencode(found.path or "").strip(b"/")
     entry = find_entry(objects, found.record.commit.tree, path)
@@ -364,12 +370,30 @@ def _show_path(repository: Repository, found: Resolution) -> None:
     if entry.mode is Mode.SYMLINK:
         click.echo(quote_path(objects.read(entry.object_id, claimed_bytes=entry.size_bytes)))
         return
-    out = sys.stdout.buffer
-    sys.stdout.flush()
     with open_file(objects, found.record.commit.tree, os.fsdecode(path)) as file:
-        while data := file.read(1 << 20):
+        data = file.read(1 << 20)
+        if sys.stdout.isatty() and is_binary(data):
+            _describe_binary(find_file(objects, found.record.commit.tree, os.fsdecode(path)), show_all)
+            return
+        out = sys.stdout.buffer
+        sys.stdout.flush()
+        while data:
             out.write(data)
+            data = file.read(1 << 20)
     out.flush()
+
+
+def _describe_binary(file: BlobReader, show_all: bool) -> None:
+    """List the tensors of a weight file; of another tell the size."""
+    size = format_bytes(file.size_bytes)
+    try:
+        tensors = TensorFile("", file.size_bytes, file.read_at).tensors()
+    except WeightsFileError:
+        click.echo(f"binary, {size} (pipe it, or use `replicate checkout`, to get the bytes)")
+        return
+    echo_listed(tensors, show_all=show_all)
+    total = f"{plural(len(tensors), 'tensor')}, {size}"
+    click.echo(f"{total} (pipe it, or use `replicate checkout`, to get the bytes)", err=True)
 
 
 def _time(seconds: float) -> str:

@@ -6,7 +6,7 @@ import re
 
 import click
 
-from replicate.cli.options import describe, directory_option, json_option, open_repository
+from replicate.cli.options import StorePlace, describe, json_option, open_repository, store_option
 from replicate.cli.render import echo_json
 from replicate.objects.ids import ObjectID
 from replicate.refs.names import NO_SUBJECT
@@ -20,14 +20,14 @@ _ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 @click.option("-e", "--experiment", metavar="REVISION", help="List the records of this experiment only")
 @click.option("-z", "with_nul", is_flag=True, help="End lines with NUL")
 @json_option
-@directory_option
-def command(experiment: str | None, with_nul: bool, as_json: bool, directory: str) -> None:
+@store_option
+def command(experiment: str | None, with_nul: bool, as_json: bool, store: StorePlace) -> None:
     """List ref records: kind, experiment, seq, session, subject, hash
 
     Everything that was ever published, also what is hidden; in the order of their keys. Damaged records are told on
     stderr and left out.
     """
-    repository = open_repository(directory)
+    repository = open_repository(store)
     names = [one.name for one in repository.refs.list(_experiment(repository, experiment))]
     if as_json:
         echo_json(

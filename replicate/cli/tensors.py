@@ -1,4 +1,4 @@
-"""How differences of weight files look: a few words, a table, JSON."""
+"""How weight files and their differences look: a few words, a table, JSON."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ _READ_BYTES = 256 << 20
 """Values of files that were not asked for by name are compared while they are not more than that, on one side."""
 _TABLES = 3
 _ROWS = 5
+_LISTED = 40
 _NAME_WIDTH = 32
+_LEAST_NAME_WIDTH = 12
 _INDENT = "  "
 _LETTERS: dict[str, Cell] = {"added": ("A", "green"), "removed": ("D", "red"), "changed": "M"}
-_HEAD: list[Cell] = ["", "TENSOR", "‖Δ‖/‖A‖", "MAX |Δ|", "MEAN |Δ|", "CHANGED", "TYPE"]
-_MEAN = _HEAD.index("MEAN |Δ|")
-"""The column that narrow terminals do without."""
+_HEAD: list[Cell] = ["", "TENSOR", "‖Δ‖/‖A‖", "MAX |Δ|", "MEAN |Δ|", "CHANGED", "NAN, INF", "TYPE"]
+_NONFINITE = "NAN, INF"
+_DISPENSABLE = ("MEAN |Δ|", "‖Δ‖/‖A‖", "CHANGED", "MAX |Δ|")
+"""The columns that narrow terminals do without, the first of them first."""
+_SEPARATORS = "./"
 
 TensorDiffs = dict[str, TensorDiff]
 """By the path of the file."""
@@ -58,19 +62,37 @@ def describe_tensors(compared: TensorDiff) -> str:
     return ", ".join(parts)
 
 
+def describe_nonfinite(compared: TensorDiff) -> str:
+    """Return in how many tensors NaN or infinities appeared or went, or "": `new NaN or inf in 1 tensor`."""
+    gained, lost = (sum(_nonfinite(one) == sign for one in compared.changes) for sign in (1, -1))
+    parts = [f"new NaN or inf in {plural(gained, 'tensor')}"] if gained else []
+    return ", ".join(parts + ([f"fewer NaN or inf in {plural(lost, 'tensor')}"] if lost else []))
+
+
+def _nonfinite(change: TensorChange) -> int:
+    """Return 1 if a tensor has more NaN and infinities than before, -1 if it has fewer, else 0."""
+    before, after = change.nonfinite
+    return (after > before) - (after < before)
+
+
 def echo_tensors(compared: TensorDiffs, named: Container[str]) -> None:
-    """Print a table for each weight file whose tensors differ: all of them if it is named, else the largest changes."""
+    """Print a table for each weight file whose tensors differ: all of them if it is named, else the largest changes.
+
+    Tensors that gained or lost NaN or infinities come first, and no file that has such is left out.
+    """
     left = _TABLES
     for path, one in compared.items():
-        if not one.changes or (path not in named and not left):
+        is_odd = any(map(_nonfinite, one.changes))
+        if not one.changes or (path not in named and not left and not is_odd):
             continue
-        shown = list(one.changes)
-        if path not in named:
-            left -= 1
-            shown = sorted(shown, key=_size, reverse=True)[:_ROWS]
+        if path in named:
+            shown = sorted(one.changes, key=_nonfinite_first)
+        else:
+            left = max(0, left - 1)
+            shown = sorted(one.changes, key=_size, reverse=True)
+            shown = sorted(shown, key=_nonfinite_first)[:_ROWS]
         click.echo()
-        echo_line([path], fit=True)
-        _echo_table(shown)
+        _echo_table(path, shown)
         if len(shown) < len(one.changes) or not one.is_compared:
             more = len(one.changes) - len(shown)
             what = f"{plural(more, 'more tensor')}, " if more else ""
@@ -84,19 +106,60 @@ def _size(change: TensorChange) -> tuple[bool, bool, float, float]:
     return not _is_state(change.name), is_other, change.relative_change or 0.0, change.max_change or 0.0
 
 
+def _nonfinite_first(change: TensorChange) -> int:
+    return {1: 0, -1: 1, 0: 2}[_nonfinite(change)]
+
+
 def _is_state(name: str) -> bool:
     """Tell whether a tensor seems to be an optimizer's, by what its keys are called: it moves whatever happens."""
     return any(part.startswith("opt") for part in name.lower().split("."))
 
 
-def _echo_table(changes: Sequence[TensorChange]) -> None:
+def _echo_table(path: str, changes: Sequence[TensorChange]) -> None:
+    """Print the path and a table. Where it is too wide, what all names begin with is told once, above it.
+
+    Then columns are left out, and beginnings of names, before the type is cut.
+    """
     rows = [_HEAD, *map(_row, changes)]
+    if not any(any(change.nonfinite) for change in changes):
+        rows = _without(rows, _NONFINITE)
     width = terminal_width()
+    title: list[Cell] = [path]
     if width is not None and table_width(rows, _INDENT) > width:
-        rows = [[*row[:_MEAN], *row[_MEAN + 1 :]] for row in rows]
-        room = width - table_width([[row[0], "", *row[2:]] for row in rows], _INDENT)
-        rows = [[row[0], _shortened(cell_text(row[1]), max(room, _NAME_WIDTH)), *row[2:]] for row in rows]
+        prefix = _shared_prefix([cell_text(row[1]) for row in rows[1:]])
+        if prefix:
+            rows = [rows[0], *([row[0], cell_text(row[1])[len(prefix) :], *row[2:]] for row in rows[1:])]
+            title += ["  names begin with ", prefix]
+        rows = _fitted(rows, width)
+    echo_line(title, fit=len(title) == 1)
     echo_table(rows, right=frozenset(range(2, len(rows[0]) - 1)), indent=_INDENT, fit=True)
+
+
+def _fitted(rows: list[list[Cell]], width: int) -> list[list[Cell]]:
+    """Return rows without the columns, and the beginnings of names, that would make them wider than that."""
+    longest = max(columns(cell_text(row[1])) for row in rows)
+    for title in _DISPENSABLE:
+        others = table_width([[row[0], "", *row[2:]] for row in rows], _INDENT)
+        least = longest if title == _DISPENSABLE[0] else min(longest, _NAME_WIDTH)
+        if others + least <= width:
+            break
+        rows = _without(rows, title)
+    room = max(width - table_width([[row[0], "", *row[2:]] for row in rows], _INDENT), _LEAST_NAME_WIDTH)
+    return [[row[0], _shortened(cell_text(row[1]), room), *row[2:]] for row in rows]
+
+
+def _without(rows: list[list[Cell]], title: str) -> list[list[Cell]]:
+    at = rows[0].index(title)
+    return [[*row[:at], *row[at + 1 :]] for row in rows]
+
+
+def _shared_prefix(names: Sequence[str]) -> str:
+    """Return what several names all begin with, up to the last separator in it."""
+    if len(names) < 2:
+        return ""
+    one, other = min(names), max(names)  # what these share, all share
+    shared = one[: next((at for at, (char, its) in enumerate(zip(one, other, strict=False)) if char != its), len(one))]
+    return shared[: max(shared.rfind(mark) for mark in _SEPARATORS) + 1]
 
 
 def _shortened(name: str, room: int) -> str:
@@ -112,19 +175,30 @@ def _row(change: TensorChange) -> list[Cell]:
     numbers = (change.relative_change, change.max_change, change.mean_change)
     cells = ["" if one is None else _number(one) for one in numbers]
     share = "" if change.changed_share is None else _percent(change.changed_share)
-    return [_LETTERS[change.change], change.name or "(array)", *cells, share, _type(change)]
+    old, new = (f"{count:,}" for count in change.nonfinite)
+    counts = "" if old == new == "0" else old if old == new else f"{old} → {new}"
+    odd: Cell = (counts, "red") if _nonfinite(change) > 0 else counts
+    return [_LETTERS[change.change], change.name or "(array)", *cells, share, odd, _type(change)]
 
 
-def _type(change: TensorChange) -> Cell:
-    """Return dtype and shape, before and after where they differ, and how many values are NaN or infinite."""
+def echo_listed(tensors: Sequence[Tensor], *, show_all: bool) -> None:
+    """Print the tensors of one file: name, dtype, shape and size; of many the first."""
+    shown = tensors if show_all or len(tensors) <= _LISTED + _ROWS else tensors[:_LISTED]
+    rows: list[list[Cell]] = [["TENSOR", "DTYPE", "SHAPE", "SIZE"]]
+    for one in shown:
+        shape = "" if one.shape is None else str(list(one.shape))
+        rows.append([one.name or "(array)", one.dtype or "bytes", shape, format_bytes(one.size_bytes)])
+    echo_table(rows, right=frozenset({3}), fit=True)
+    if len(shown) < len(tensors):
+        echo_line([f"…  {plural(len(tensors) - len(shown), 'more tensor')}, --all lists them"])
+
+
+def _type(change: TensorChange) -> str:
+    """Return dtype and shape, before and after where they differ."""
     before, after = change.before, change.after
     names = [one.dtype or "bytes" for one in (before, after) if one]
     shapes = [_shape(one) for one in (before, after) if one]
-    text = f"{' → '.join(dict.fromkeys(names))} {' → '.join(dict.fromkeys(shapes))}"
-    if any(change.nonfinite):
-        old, new = (f"{count:,}" for count in change.nonfinite)
-        text += f", {old if old == new else f'{old} → {new}'} NaN or infinite"
-    return (text, "red") if change.nonfinite[1] > change.nonfinite[0] else text
+    return f"{' → '.join(dict.fromkeys(names))} {' → '.join(dict.fromkeys(shapes))}"
 
 
 def _shape(tensor: Tensor) -> str:

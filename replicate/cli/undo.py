@@ -99,7 +99,7 @@ def _list(history: History, *, as_json: bool) -> int:
         echo_json([_json(*row) for row in rows])
     elif rows:
         echo_table([_cells(*row) for row in rows], fit=True)
-        click.echo("`replicate undo ID` brings it back; nothing is freed before gc", err=True)
+        click.echo("`replicate undo ID` brings it back; nothing is freed yet", err=True)
     else:
         click.echo("nothing is removed", err=True)
     return 0 if rows else 1

@@ -55,36 +55,41 @@ class Ahead:
             [place for place in places if place.entry.kind == Kind.TREE or place.entry.encoding == Encoding.CONCAT]
         )
 
-    def in_windows(self, items: Sequence[_T], object_of: Callable[[_T], ObjectID]) -> Iterator[_T]:
-        """Yield items whose blobs are going to be read in this order, while those that follow are fetched."""
+    def in_windows(self, items: Sequence[_T], needs: Callable[[_T], Sequence[ObjectID]]) -> Iterator[_T]:
+        """Yield items that need some blobs to be read, in this order, while what is needed next is fetched."""
         if not self.is_useful:
             yield from items
             return
         pool = ThreadPoolExecutor(1, "replicate-ahead")
         try:
-            windows = self._windows(items, object_of)
-            window = next(windows, None)
-            coming = pool.submit(self.expect, [*map(object_of, window or ())])
+            windows = self._windows(items, needs)
+            window, needed = next(windows, ([], []))
+            coming = pool.submit(self.expect, needed)
             while window:
                 coming.result()
-                following = next(windows, None)
-                coming = pool.submit(self.expect, [*map(object_of, following or ())])
+                following, needed = next(windows, ([], []))
+                coming = pool.submit(self.expect, needed)
                 yield from window
                 window = following
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _windows(self, items: Sequence[_T], object_of: Callable[[_T], ObjectID]) -> Iterator[Sequence[_T]]:
+    def _windows(
+        self, items: Sequence[_T], needs: Callable[[_T], Sequence[ObjectID]]
+    ) -> Iterator[tuple[list[_T], list[ObjectID]]]:
         window: list[_T] = []
+        needed: list[ObjectID] = []
         size = 0
         for item in items:
-            size += sum(place.entry.length for place in self._first_places([object_of(item)], Kind.BLOB))
+            own = needs(item)
+            size += sum(place.entry.length for place in self._first_places(own, Kind.BLOB))
             window.append(item)
+            needed += own
             if size >= WINDOW_BYTES:
-                yield window
-                window, size = [], 0
+                yield window, needed
+                window, needed, size = [], [], 0
         if window:
-            yield window
+            yield window, needed
 
     def _first_places(self, wanted: Iterable[ObjectID], kind: Kind) -> list[Place]:
         found = (next((one for one in self._locations.find(each) if one.entry.kind == kind), None) for each in wanted)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from replicate.errors import CorruptionError, KeyNotFoundError
 from replicate.objects.ids import ObjectID
-from replicate.objects.pack import FRAME, Entry, Place, names_object, pack_key, read_footer, verify_pack
+from replicate.objects.pack import FRAME, Entry, Place, expect_footers, names_object, pack_key, read_footer, verify_pack
 from replicate.transport import Transport
 
 _SCHEMA = """
@@ -117,9 +117,9 @@ class ObjectIndex:
         gone = [pack for pack, size in known.items() if present.get(pack) != size]
         if gone:
             self._run(lambda db: self._forget(db, gone))
-        for pack, size in present.items():
-            if known.get(pack) == size:
-                continue
+        new = {pack: size for pack, size in present.items() if known.get(pack) != size}
+        expect_footers(self._transport, new)
+        for pack, size in new.items():
             try:
                 # Who wrote it and whether it was synced is not known: every frame is checked before it is relied on.
                 self._add(pack, size, read_footer(self._transport, pack, size), _UNKNOWN)

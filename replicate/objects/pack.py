@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import zstandard
@@ -18,7 +18,7 @@ from replicate.errors import CorruptionError
 from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, fill, zstd
 from replicate.objects.frames import MAX_PACK_BYTES
 from replicate.objects.ids import Buffer, Kind, ObjectID, object_id, pack_id
-from replicate.transport import Transport
+from replicate.transport import Range, Transport, prefetch
 
 PACK_BYTES = 68 << 20
 TARGET_BYTES = 34 << 20
@@ -202,6 +202,13 @@ def names_object(header: Buffer, entry: Entry) -> bool:
         and not zero
         and (kind, encoding, depth, raw_length, digest, stored + FRAME.size)
         == (entry.kind, entry.encoding, entry.depth, entry.raw_length, entry.object_id, entry.length)
+    )
+
+
+def expect_footers(transport: Transport, packs: Mapping[ObjectID, int]) -> None:
+    """Fetch the footers of packs of these sizes, which will be read soon, if storage is elsewhere."""
+    prefetch(
+        transport, [Range(pack_key(pack), max(0, size - _SUFFIX_BYTES), size) for pack, size in packs.items() if size]
     )
 
 

@@ -21,7 +21,7 @@ from replicate.errors import (
     ReplicateError,
     UnsupportedFormatError,
 )
-from replicate.objects.ahead import Ahead
+from replicate.objects.ahead import WINDOW_BYTES, Ahead
 from replicate.objects.codecs import BASED, MAX_RAW_BYTES, Encoding, base_id, concat, fill, patch, zstd
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
@@ -137,6 +137,18 @@ class ObjectStore:
             where = f"blob {wanted.hex()}"
             raise CorruptionError(f"{where} is damaged: its chunks do not match its id", where=where)
 
+    def in_turn(self, wanted: Sequence[ObjectID]) -> Iterator[ObjectID]:
+        """Yield blobs that will be read with `iter_blob` in this order: those of a few MiB are fetched together."""
+
+        def chunks(blob: ObjectID) -> list[ObjectID]:
+            try:
+                found = self.read_chunks(blob)
+            except _ELSEWHERE:  # told by who reads it
+                return []
+            return [one.object_id for one in found] if sum(one.length for one in found) < WINDOW_BYTES else []
+
+        return self._ahead.in_windows(wanted, chunks)
+
     def read_chunks(self, wanted: ObjectID) -> list[Chunk]:
         """Return the pieces of a blob: one that is the blob itself unless it is stored as a concat."""
         places = self._places(wanted, Kind.BLOB)
@@ -152,7 +164,7 @@ class ObjectStore:
 
     def _read_ahead(self, chunks: Sequence[Chunk], whole: ObjectID) -> Iterator[bytes]:
         """Yield chunks in order, while others decode a few that follow."""
-        coming = self._ahead.in_windows(chunks, lambda chunk: chunk.object_id)
+        coming = self._ahead.in_windows(chunks, lambda chunk: [chunk.object_id])
         if self._workers < 2:
             for chunk in coming:
                 yield self.read_chunk(chunk, whole)
@@ -196,7 +208,7 @@ class ObjectStore:
         placed = sorted(
             (self._places(one, Kind.BLOB)[0] for one in wanted), key=lambda place: (place.pack, place.entry.offset)
         )
-        coming = self._ahead.in_windows(placed, lambda place: place.entry.object_id)
+        coming = self._ahead.in_windows(placed, lambda place: [place.entry.object_id])
         start = 0
         while start < len(placed):
             first = placed[start]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from replicate.errors import CorruptionError, KeyNotFoundError
 from replicate.objects import canonical
@@ -19,11 +20,12 @@ from replicate.refs.records import (
     decode_record,
     encode_record,
 )
-from replicate.transport import Transport
+from replicate.transport import Range, ReadsAhead, Transport, read_sound
 
 if TYPE_CHECKING:
     from replicate.objects.writer import Stored
 
+_T = TypeVar("_T")
 _KEPT_CATALOGS = 16
 
 
@@ -88,6 +90,12 @@ class RefStore:
         records: defaultdict[str, list[str]] = defaultdict(list)
         for key, _, _ in self._transport.list(prefix, details=False):
             records[key[5:7]].append(key)
+        for keys in records.values():
+            keys.sort()
+        return Listing(records, *self.catalogs())
+
+    def catalogs(self) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
+        """Return the keys of all full catalogs, by shard, and those of heads catalogs; sorted."""
         full: dict[str, list[str]] = {}
         heads = []
         for info in self._transport.list("cat/", details=False):
@@ -100,14 +108,21 @@ class RefStore:
                 heads.append(info.key)
             else:
                 full.setdefault(name.shard, []).append(info.key)
-        for keys in (*records.values(), *full.values(), heads):
+        for keys in (*full.values(), heads):
             keys.sort()
-        return Listing(records, full, heads)
+        return full, heads
+
+    def expect(self, keys: Iterable[str]) -> None:
+        """Fetch records and catalogs that will be read soon, many at a time, if storage is elsewhere."""
+        if isinstance(self._transport, ReadsAhead):
+            unread = (key for key in keys if key not in self._read and key not in self._catalogs)
+            self._transport.prefetch([Range(key, 0, _most_bytes(key) + 1) for key in unread])
 
     def folded(self, full: Sequence[str]) -> tuple[Mapping[str, bytes], Sequence[str]]:
         """Return the bodies by key that some full catalogs hold, and which of these catalogs are not there."""
         bodies: dict[str, bytes] = {}
         missing = []
+        self.expect(full)
         replaced: set[str] = set()
         for key in full:
             catalog = self.catalog(key)
@@ -126,7 +141,8 @@ class RefStore:
         if known is not None or key in self._damaged:
             return known
         try:
-            catalog = decode_full(CatalogName.parse(key), self._transport.get(key, 0, MAX_CATALOG_BYTES + 1))
+            name = CatalogName.parse(key)
+            catalog = self._sound(key, MAX_CATALOG_BYTES, lambda data: decode_full(name, data))
         except CorruptionError as exc:
             self.tell(key, exc)
             return None
@@ -139,9 +155,12 @@ class RefStore:
 
     def heads(self, keys: Iterable[str]) -> Iterator[HeadsCatalog]:
         """Yield the heads catalogs of some keys; those that are not there or damaged are left out."""
+        keys = [*keys]
+        self.expect(keys)
         for key in keys:
             try:
-                yield decode_heads(CatalogName.parse(key), self._transport.get(key, 0, MAX_CATALOG_BYTES + 1))
+                name = CatalogName.parse(key)
+                yield self._sound(key, MAX_CATALOG_BYTES, functools.partial(decode_heads, name))
             except CorruptionError as exc:
                 self.tell(key, exc)
             except KeyNotFoundError:
@@ -151,6 +170,8 @@ class RefStore:
         """Return the readable records of some keys, and which keys are not there. Damaged ones are told."""
         records = []
         missing = []
+        keys = [*keys]
+        self.expect(key for key in keys if key not in folded)
         for key in keys:
             record = self._record(key, folded.get(key))
             if record is not None:
@@ -180,7 +201,11 @@ class RefStore:
         return record
 
     def _get(self, name: RecordName) -> Record:
-        return decode_record(name, self._transport.get(name.key, 0, MAX_RECORD_BYTES + 1))
+        return self._sound(name.key, MAX_RECORD_BYTES, lambda data: decode_record(name, data))
+
+    def _sound(self, key: str, most: int, decode: Callable[[bytes], _T]) -> _T:
+        """Return what a key of at most so many bytes holds."""
+        return read_sound(self._transport, key, lambda: decode(self._transport.get(key, 0, most + 1)))
 
     def _unfold(self, name: RecordName, body: bytes) -> Record:
         """Return the record that a catalog holds; if that is damaged, the one that lies under its own key."""
@@ -240,6 +265,10 @@ class RefStore:
         if any(one >= other for one, other in pairwise(value)):
             raise CorruptionError(f"{where} is damaged: not sorted", where=where)
         return frozenset(ObjectID(one) for one in value) | {packset.at.pack}
+
+
+def _most_bytes(key: str) -> int:
+    return MAX_CATALOG_BYTES if key.startswith("cat/") else MAX_RECORD_BYTES
 
 
 def packset_of(stored: Stored) -> Packset:

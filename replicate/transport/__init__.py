@@ -2,6 +2,26 @@
 
 from replicate.transport.local import LocalTransport
 from replicate.transport.memory import MemoryTransport
-from replicate.transport.protocol import KeyInfo, Transport, validate_key
+from replicate.transport.protocol import (
+    KeyInfo,
+    Range,
+    ReadsAhead,
+    Transport,
+    is_url,
+    prefetch,
+    read_sound,
+    validate_key,
+)
 
-__all__ = ["KeyInfo", "LocalTransport", "MemoryTransport", "Transport", "validate_key"]
+__all__ = [
+    "KeyInfo",
+    "LocalTransport",
+    "MemoryTransport",
+    "Range",
+    "ReadsAhead",
+    "Transport",
+    "is_url",
+    "prefetch",
+    "read_sound",
+    "validate_key",
+]

@@ -6,11 +6,12 @@ There is no conditional write, rename, lock or copy: SPEC I0 makes them unnecess
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from replicate.errors import InvalidInputError
+from replicate.errors import CorruptionError, InvalidInputError
 
+_T = TypeVar("_T")
 _KEY = re.compile(r"[a-z0-9_~.\-]{1,255}(/[a-z0-9_~.\-]{1,255})*", re.ASCII)
 
 
@@ -53,6 +54,49 @@ class Transport(Protocol):
 
     def probe(self) -> int:
         """Return the storage's own time in ns since 1970."""
+
+
+class Range(NamedTuple):
+    """Bytes of a key that are going to be read; see `Transport.get`."""
+
+    key: str
+    start: int
+    end: int
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """What a transport can do beside the five verbs that keeps what it read, as storage elsewhere is slow to answer."""
+
+    def prefetch(self, ranges: Sequence[Range]) -> None:
+        """Read ranges that `get` will be asked for soon: those near to one another at once, several at a time.
+
+        Keys that are not there are passed over. Raises `StorageError` as `get` does.
+        """
+
+    def forget(self, key: str) -> bool:
+        """Keep nothing of a key any more; tell whether anything of it was kept."""
+
+
+def prefetch(transport: Transport, ranges: Sequence[Range]) -> None:
+    """Tell a transport what will be read, if that is any use to it."""
+    if ranges and isinstance(transport, ReadsAhead):
+        transport.prefetch(ranges)
+
+
+def read_sound(transport: Transport, key: str, read: Callable[[], _T]) -> _T:
+    """Return what `read` makes of a key. When that is damaged, it is read once more without what was kept of it."""
+    try:
+        return read()
+    except CorruptionError:
+        if not (isinstance(transport, ReadsAhead) and transport.forget(key)):
+            raise
+    return read()
+
+
+def is_url(place: str) -> bool:
+    """Tell whether a store's place is a URL, not the path of a folder."""
+    return "://" in place
 
 
 def validate_key(key: str) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat as stat_bits
 import unicodedata
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -23,25 +24,30 @@ from blake3 import blake3
 from replicate.errors import (
     ConflictError,
     CorruptionError,
+    ObjectNotFoundError,
     PathNotFoundError,
     StorageError,
     StorageFullError,
     WorktreeModifiedError,
 )
-from replicate.objects.ids import ObjectID, blob_id
+from replicate.objects.ids import SHORT_DIGITS, ObjectID, blob_id
 from replicate.objects.model import MAX_LINK_BYTES, Mode, TreeEntry
 from replicate.objects.store import ObjectStore
 from replicate.reporting import Reporter
+from replicate.text import printable
 from replicate.worktree.index import Stat
 from replicate.worktree.scan import Scanner, join, mode_of
 
 _OPEN_FOLDERS = 64
 _SMALL_BYTES = 4 << 20
 _MAX_NESTING = 1_000
+_HINT = "a copy of the store may have it whole, `replicate fsck` tells what else is damaged"
+_LONG_ID = re.compile(r"\b[0-9a-f]{64}\b", re.ASCII)
 
 
 def iter_tree(objects: ObjectStore, tree: ObjectID, folder: bytes = b"") -> Iterator[tuple[bytes, TreeEntry]]:
     """Yield every path below a tree and its entry, directories before what is in them, in name order."""
+    objects.expect_trees()
     stack = [(folder, iter(objects.read_tree(tree)))]
     while stack:
         above, entries = stack[-1]
@@ -312,13 +318,18 @@ class Checkout:
         for path in files:
             by_id[plan.wanted[path].object_id].append(path)
         small = [one for one, paths in by_id.items() if plan.wanted[paths[0]].size_bytes <= _SMALL_BYTES]
-        for wanted, data in self._objects.read_many(small):
+        for wanted, data in self._read_many(small):
             for path in by_id.pop(wanted):
                 written.append(self._write_file(path, plan.wanted[path], iter((data,))))
-        for paths in by_id.values():
-            for path in paths:
-                written.append(self._write_file(path, plan.wanted[path], self._pieces(plan.wanted[path])))
+        for wanted in self._objects.in_turn([*by_id]):
+            for path in by_id[wanted]:
+                written.append(self._write_file(path, plan.wanted[path], self._pieces(path, plan.wanted[path])))
         return written
+
+    def _read_many(self, wanted: Sequence[ObjectID]) -> Iterator[tuple[ObjectID, bytes]]:
+        """Yield blobs, up to one that is damaged or missing: whoever reads the rest one by one knows whose it is."""
+        with contextlib.suppress(CorruptionError, ObjectNotFoundError):
+            yield from self._objects.read_many(wanted)
 
     def _write_file(self, path: bytes, entry: TreeEntry, pieces: Iterator[bytes]) -> tuple[bytes, Stat, ObjectID]:
         folder, _, name = path.rpartition(b"/")
@@ -336,7 +347,10 @@ class Checkout:
                         self._reporter.advance(0, len(piece))
                 if size != entry.size_bytes:
                     where = f"blob {entry.object_id.hex()}"
-                    raise CorruptionError(f"{where} is damaged: {os.fsdecode(path)} has another size", where=where)
+                    found = CorruptionError(
+                        f"{where} is damaged: it has another length than its tree says", where=where
+                    )
+                    raise _telling_path(path, found)
             finally:
                 os.close(fd)
             parent = self._folder(folder)  # reading may have closed it
@@ -348,14 +362,18 @@ class Checkout:
         self._reporter.advance(1, size if size <= _SMALL_BYTES else 0)
         return path, Stat.of(os.stat(name, dir_fd=parent, follow_symlinks=False)), entry.object_id
 
-    def _pieces(self, entry: TreeEntry) -> Iterator[bytes]:
-        return self._objects.iter_blob(entry.object_id, claimed_bytes=entry.size_bytes)
+    def _pieces(self, path: bytes, entry: TreeEntry) -> Iterator[bytes]:
+        try:
+            yield from self._objects.iter_blob(entry.object_id, claimed_bytes=entry.size_bytes)
+        except (CorruptionError, ObjectNotFoundError) as exc:
+            raise _telling_path(path, exc) from exc
 
     def _write_link(self, path: bytes, entry: TreeEntry) -> None:
-        target = self._objects.read(entry.object_id, claimed_bytes=entry.size_bytes)
+        target = b"".join(self._pieces(path, entry))
         if not 0 < len(target) <= MAX_LINK_BYTES or b"\0" in target:
             where = f"blob {entry.object_id.hex()}"
-            raise CorruptionError(f"{where} is damaged: it is no target of a link", where=where)
+            found = CorruptionError(f"{where} is damaged: it is no target of a link", where=where)
+            raise _telling_path(path, found)
         folder, _, name = path.rpartition(b"/")
         parent = self._folder(folder)
         temp = _temporary_name()
@@ -433,6 +451,18 @@ def hash_file(path: bytes) -> ObjectID:
         return ObjectID(hasher.digest())
     finally:
         os.close(fd)
+
+
+def _telling_path(path: bytes, exc: CorruptionError | ObjectNotFoundError) -> CorruptionError | ObjectNotFoundError:
+    """Return an error that names the file first; ids are short in its sentence and whole in its hint."""
+    name = printable(os.fsdecode(path))
+    why = _LONG_ID.sub(lambda match: match[0][:SHORT_DIGITS], exc.message)
+    message = f"{name} cannot be restored: {why}; files written so far are whole"
+    if isinstance(exc, CorruptionError):
+        hint = f"{_HINT}; this is {exc.where}"
+        return CorruptionError(message, where=exc.where, hint=hint)
+    hint = f"{_HINT}; this is object {exc.object_id}"
+    return ObjectNotFoundError(message, object_id=exc.object_id, hint=hint)
 
 
 def _temporary_name() -> bytes:

@@ -10,7 +10,8 @@ import pytest
 
 from replicate.collection import ExperimentCollection
 from replicate.errors import InvalidInputError
-from replicate.objects.ids import blob_id
+from replicate.objects.ids import ObjectID, blob_id
+from replicate.objects.pack import pack_key
 from tests.builders import noise
 from tests.cli.conftest import Ran, Vision
 from tests.cli.shell import Shell
@@ -29,6 +30,7 @@ READING = [
 NAMING = ("log", "show", "checkout", "cat-file", "ls-tree", "rev-parse")
 reading = pytest.mark.parametrize("arguments", READING, ids=[arguments[0] for arguments in READING])
 VALUES = "pass a number, text, or a list or dict of these"
+WHOLE = "a copy of the store may have it whole, `replicate fsck` tells what else is damaged"
 ELSEWHERE = "hint: what does not need it stays readable; a copy of the store may have the file whole\n"
 UPGRADE = "hint: upgrade replicate: pip install --upgrade replicate-vc\n"
 
@@ -115,18 +117,14 @@ def test_a_current_folder_that_is_gone_is_told(shell: Shell, tmp_path: Path, mon
         ("# nothing\nstorre: x\n", " line 2: unknown key 'storre'\nhint: did you mean 'store'?\n"),
         (
             "frobnicate: x\n",
-            " line 1: unknown key 'frobnicate'\nhint: the keys are repository, store, durability, effort\n",
+            " line 1: unknown key 'frobnicate'\n"
+            "hint: the keys are repository, store, durability, effort, endpoint, profile, region, anonymous\n",
         ),
         ("store: a\n\nstore: b\n", " line 3: 'store' is there twice\n"),
         ("store:\n", " line 1: 'store' needs a value that is text\n"),
         ("store: ''\n", " line 1: 'store' needs a value that is text\n"),
         ("store: [a]\n", " line 1: 'store' needs a value that is text\n"),
         ("durability: sometimes\n", " line 1: durability is safe or fast, not 'sometimes'\n"),
-        (
-            "durability: fast\nrepository: s3://bucket\n",
-            " line 2: this version keeps everything in .replicate; it cannot use 's3://bucket' yet\n"
-            "hint: remove the line; .replicate can be copied into a bucket as it is later\n",
-        ),
         ("- store\n", " line 1: not `key: value` lines\n"),
         ("just text\n", " line 1: not `key: value` lines\n"),
         ("a: b: c\n", " line 1: not YAML: mapping values are not allowed here\n"),
@@ -250,9 +248,16 @@ def test_a_damaged_pack_is_told_with_the_object(shell: Shell, vision: Vision, co
     flip(pack, pack.read_bytes().index(content) + 2_500)
     (vision.project.root / "data.bin").unlink()
     blob = blob_id(content).hex()
+    message = f"error: blob {blob} in pack {pack.name} is damaged: its bytes do not match its id\n{ELSEWHERE}"
+    if command[0] == "checkout":
+        why = f"blob {blob[:7]} in pack {pack.name[:7]} is damaged: its bytes do not match its id"
+        message = (
+            f"error: data.bin cannot be restored: {why}; files written so far are whole\n"
+            f"hint: {WHOLE}; this is blob {blob} in pack {pack.name}\n"
+        )
     shell.fails(
         5,
-        f"error: blob {blob} in pack {pack.name} is damaged: its bytes do not match its id\n{ELSEWHERE}",
+        message,
         *(blob if word == "id" else word for word in command),
     )
     assert not (vision.project.root / "data.bin").exists()
@@ -268,7 +273,8 @@ def test_a_missing_pack_is_told_with_the_object(shell: Shell, vision: Vision) ->
     (vision.project.root / "data.bin").unlink()
     shell.fails(
         5,
-        f"error: object {blob_id(content).hex()} cannot be read: pack {pack.name} is missing\n{ELSEWHERE}",
+        f"error: data.bin cannot be restored: object {blob_id(content).short} cannot be read: pack {pack.name[:7]} "
+        f"is missing; files written so far are whole\nhint: {WHOLE}; this is {pack_key(ObjectID.parse(pack.name))}\n",
         *("checkout", "-q", "latest"),
     )
     assert shell("checkout", "-q", "baseline@best").code == 0

@@ -469,6 +469,11 @@ def test_what_is_not_there_cannot_be_compared(shell: Shell, vision: Vision) -> N
     )
     shell.fails(
         3,
+        f"error: {best} has no 'nothing'\nhint: `replicate ls-tree -r {best}` lists its files\n",
+        *("diff", "baseline@best", "baseline@best", "--", "nothing"),
+    )
+    shell.fails(
+        3,
         f"error: neither {best} nor the worktree has 'nothing'\nhint: `replicate ls-tree -r {best}` lists files\n",
         *("diff", "baseline@best", "--", "nothing"),
     )
@@ -477,6 +482,26 @@ def test_what_is_not_there_cannot_be_compared(shell: Shell, vision: Vision) -> N
         f"error: {best} has no 'nothing'\nhint: `replicate ls-tree -r {best}` lists its files\n",
         *("diff", "baseline@best:nothing", "warmup@best:train.py"),
     )
+
+
+def test_of_a_path_that_lies_in_a_folder_the_whole_is_told(shell: Shell, project: SampleProject) -> None:
+    session = project.begin({}, name="layers")
+    shorts = []
+    for step in range(2):
+        project.write("weights/deep/model.bin", f"{step}")
+        project.write("weights/model.bin", f"{step}")
+        shorts.append(project.save(session, step=step).base.record.commit_id.short)
+    for typed, meant in (
+        ("model.bin", "weights/deep/model.bin or weights/model.bin"),
+        ("deep/model.bin", "weights/deep/model.bin"),
+        ("deep", "weights/deep"),
+        ("weight/mode.bin", "weights/model.bin or weights/deep/model.bin or weights/deep"),
+    ):
+        shell.fails(
+            3,
+            f"error: neither {shorts[0]} nor {shorts[1]} has '{typed}'\nhint: did you mean {meant}?\n",
+            *("diff", *shorts, "--", typed),
+        )
 
 
 def test_a_path_in_the_place_of_a_revision_is_told(shell: Shell, vision: Vision) -> None:
@@ -551,16 +576,17 @@ def layers(project: SampleProject) -> SampleProject:
 def test_of_a_weight_file_the_largest_changes_are_shown(shell: Shell, layers: SampleProject) -> None:
     lines = shell("diff", "latest~1", "latest").lines[2:]
     assert lines == [
-        "files      M  model.safetensors      4.4 KB, 8 of 10 tensors changed, max |Δ| 1, 1 added, 1 removed",
+        "files      M  model.safetensors      new NaN or inf in 1 tensor, 4.4 KB, 8 of 10 tensors changed, max |Δ| 1, "
+        "1 added, 1 removed",
         "           …  2 files equal",
         "",
         "model.safetensors",
-        "     TENSOR           ‖Δ‖/‖A‖  MAX |Δ|  MEAN |Δ|  CHANGED  TYPE",
-        "  A  new                                                   float64 [2, 2]",
-        "  D  gone                                                  float64 [3]",
-        "  M  layers.8.weight      0.5        1         1    100 %  float32 [100]",
-        "  M  layers.7.weight    0.438    0.875     0.875    100 %  float32 [100]",
-        "  M  layers.6.weight    0.375     0.75      0.75    100 %  float32 [100]",
+        "     TENSOR           ‖Δ‖/‖A‖  MAX |Δ|  MEAN |Δ|  CHANGED  NAN, INF  TYPE",
+        "  M  layers.1.weight   0.0625    0.125     0.125    100 %     0 → 1  float32 [100]",
+        "  A  new                                                             float64 [2, 2]",
+        "  D  gone                                                            float64 [3]",
+        "  M  layers.8.weight      0.5        1         1    100 %            float32 [100]",
+        "  M  layers.7.weight    0.438    0.875     0.875    100 %            float32 [100]",
         "  …  5 more tensors, `-- PATH` lists all",
     ]
 
@@ -568,7 +594,38 @@ def test_of_a_weight_file_the_largest_changes_are_shown(shell: Shell, layers: Sa
 def test_a_weight_file_that_is_named_shows_all_its_tensors(shell: Shell, layers: SampleProject) -> None:
     rows = shell("diff", "latest~1", "latest", "--", "model.safetensors").rows[5:]
     assert [row[1] for row in rows[1:]] == [*(f"layers.{number}.weight" for number in range(1, 9)), "new", "gone"]
-    assert rows[1][-7:] == ["[100],", "0", "→", "1", "NaN", "or", "infinite"]
+    assert rows[1][-5:] == ["0", "→", "1", "float32", "[100]"]
+
+
+def test_nan_is_told_first_in_every_file_and_never_cut(shell: Shell, project: SampleProject) -> None:
+    session = project.begin({}, name="layers")
+    base = {f"model.layers.{number}.self_attention.weight": np.full((1, 100), 2.0) for number in range(9)}
+    for step in range(2):
+        for file in range(5):
+            arrays = {name: array + step * (9 - at) for at, (name, array) in enumerate(base.items())}
+            if file == 4:
+                arrays["model.layers.8.self_attention.weight"][0, :50] = np.inf if step else 2
+                arrays["model.layers.7.self_attention.weight"][0, :60] = 2 if step else np.nan
+            project.write(f"folder/{file}.safetensors", safetensors(arrays))
+        project.save(session, step=step)
+    shell.widen(66)
+    lines = shell("diff", "latest~1", "latest").lines
+    assert "M  folder/4.safetensors      new NaN or inf in 1 tenso…" in lines[6]
+    assert [line.split()[0] for line in lines if "  names begin with" in line] == [
+        f"folder/{file}.safetensors" for file in (0, 1, 2, 4)
+    ]
+    assert lines[-8:] == [
+        "folder/4.safetensors  names begin with model.layers.",
+        "     TENSOR                   MAX |Δ|  NAN, INF  TYPE",
+        "  M  8.self_attention.weight        1    0 → 50  float64 [1, 100]",
+        "  M  7.self_attention.weight        2    60 → 0  float64 [1, 100]",
+        "  M  0.self_attention.weight        9            float64 [1, 100]",
+        "  M  1.self_attention.weight        8            float64 [1, 100]",
+        "  M  2.self_attention.weight        7            float64 [1, 100]",
+        "  …  4 more tensors, `-- PATH` lists all",
+    ]
+    named = shell("diff", "latest~1", "latest", "--", "folder/4.safetensors")
+    assert [row[1].split(".")[0] for row in named.rows[-9:]] == [*"870123456"]
 
 
 def test_the_state_of_an_optimizer_comes_after_the_weights(shell: Shell, project: SampleProject) -> None:
@@ -593,6 +650,16 @@ def test_narrow_terminals_keep_the_ends_of_names(shell: Shell, layers: SamplePro
     assert lines[-2:] == [
         "     TENSOR                             ‖Δ‖/‖A‖  MAX |Δ|  CHANGED  TYPE",
         "  M  …s.0.self_attention.q_proj.weight      0.5        1    100 %  float32 [100]",
+    ]
+    for step in (4, 5):
+        arrays = {name.replace("0", f"{number}"): np.full((128, 4096), step, "float32") for number in range(2)}
+        project.write("model.safetensors", safetensors(arrays))
+        project.save(session, step=step)
+    assert shell("diff", "latest~1", "latest").lines[-4:] == [
+        "model.safetensors  names begin with model.decoder.layers.",
+        "     TENSOR                          MAX |Δ|  CHANGED  TYPE",
+        "  M  0.self_attention.q_proj.weight        1    100 %  float32 [128, 4096]",
+        "  M  1.self_attention.q_proj.weight        1    100 %  float32 [128, 4096]",
     ]
     shell.widen(120)
     assert name in shell("diff", "latest~1", "latest").out

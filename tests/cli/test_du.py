@@ -47,9 +47,9 @@ def test_experiments_are_listed_largest_first_with_a_total(shell: Shell, sizes: 
 def test_of_an_experiment_its_checkpoints_are_listed(shell: Shell, sizes: SampleProject) -> None:
     result = shell("du", "large")
     assert [row[1:] for row in result.rows[1:4]] == [
+        ["start", "35", "B", *result.rows[1][4:]],
         ["0", "2.0", "MB", "2.0", "MB"],
         ["1", "1.0", "MB", "1.0", "MB"],
-        ["start", "35", "B", *result.rows[3][4:]],
     ]
     assert result.rows[0] == ["CHECKPOINT", "STEP", "LOGICAL", "STORED"]
     assert result.rows[4] == ["total", "3.0", "MB", "3.0", "MB"]
@@ -81,7 +81,7 @@ def test_what_was_removed_is_told_and_still_counts(shell: Shell, sizes: SamplePr
     shell("rm", "small")
     result = shell("du")
     assert result.lines[2].endswith("  removed")
-    assert result.err == "1.0 MB are in packs that only removed checkpoints need; nothing is freed before gc\n"
+    assert result.err == "1.0 MB are in packs that only removed checkpoints need; nothing is freed yet\n"
     found = shell("du", "--json").json
     assert found["packs_bytes"] == before["packs_bytes"]
     assert [one["removed"] for one in found["experiments"]] == [False, True]
@@ -122,7 +122,7 @@ def test_encodings_are_told_of_experiments_and_add_up(shell: Shell, sizes: Sampl
 
 
 def test_encodings_are_told_of_checkpoints(shell: Shell, sizes: SampleProject) -> None:
-    assert shell("du", "large", "--encodings").lines[1].split("    ")[-1].startswith("raw 2.0 MB, ")
+    assert shell("du", "large", "--encodings").lines[2].split("    ")[-1].startswith("raw 2.0 MB, ")
     (row,) = shell("du", "large@latest", "--encodings", "--json").json
     assert MB <= row["encodings"]["raw"]["bytes"] < MB + 1000
 
@@ -146,6 +146,7 @@ def test_files_of_a_checkpoint_are_listed_with_what_holds_them(shell: Shell, lay
     model, same, copy, large = (files[name] for name in ("out/model.safetensors", "same.bin", "copy.bin", "large.bin"))
     assert (same["stored_bytes"], large["stored_bytes"]) == (0, 0)  # an earlier checkpoint's
     assert same["encodings"] == {}  # counted with the first of the two
+    assert (same["same_as"], copy["same_as"]) == ({"path": "copy.bin"}, None)
     assert copy["encodings"] == {"raw": {"objects": 1, "bytes": 100_000, "stored_bytes": 100_060}}
     assert (large["encodings"]["concat"]["bytes"], large["encodings"]["raw"]["objects"]) == (0, 2)
     held = model["encodings"].values()
@@ -159,6 +160,7 @@ def test_files_add_up_to_what_was_stored_for_the_checkpoint(shell: Shell, layers
     assert result.rows[0] == ["FILE", "LOGICAL", "STORED", "HELD", "BY"]
     assert result.lines[1].startswith("large.bin ")
     assert result.lines[-2].startswith("folders, commit, lists ")
+    assert [line.split()[0] for line in result.lines if line.endswith("  = copy.bin")] == ["same.bin"]
     (row,) = shell("du", "latest~1", "--json").json
     (total,) = (line for line in result.lines if line.startswith("total"))
     assert total.split()[3:5] == format_bytes(row["stored_bytes"]).split()

@@ -19,7 +19,7 @@ def test_an_experiment_is_removed_as_a_whole(shell: Shell, vision: Vision) -> No
     short = vision.baseline.short
     assert result.err == (
         f"removed experiment {short} baseline · 3 checkpoints · undo with `replicate undo {short}`\n"
-        "nothing is freed before gc\n"
+        "nothing is freed yet\n"
     )
     assert (result.out, result.code) == ("", 0)
     assert visible(vision.project) == {"warmup": [10]}
@@ -38,7 +38,7 @@ def test_a_checkpoint_is_removed_alone(shell: Shell, vision: Vision, revision: s
     short = vision.baseline.ids[step][:7]
     assert result.err == (
         f"removed checkpoint {short} (step {step}) of {vision.baseline.short} · undo with `replicate undo {short}`\n"
-        "nothing is freed before gc\n"
+        "nothing is freed yet\n"
     )
     assert visible(vision.project)["baseline"] == [one for one in (0, 1, 2) if one != step]
 

@@ -5,13 +5,16 @@ import math
 import os
 import time
 
+import numpy as np
 import pytest
 
 from replicate.capture import Capture
-from replicate.text import columns
+from replicate.text import columns, format_bytes
+from tests.builders import noise
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
 from tests.projects import SampleProject, run_script, store_files
+from tests.weights import npz, safetensors
 
 
 @pytest.fixture(autouse=True)
@@ -392,6 +395,35 @@ def test_a_file_is_printed_byte_for_byte(shell: Shell, project: SampleProject) -
     project.begin({}, name="raw").end("finished")
     result = shell("show", "raw@start:data.bin")
     assert (result.raw, result.err, result.code) == (content, "", 0)
+
+
+def test_a_terminal_is_told_of_tensors_and_sizes_and_given_no_binary(shell: Shell, project: SampleProject) -> None:
+    arrays = {f"layers.{number}": np.zeros((number, 10), "float32") for number in range(50)}
+    files = {
+        "model.safetensors": safetensors(arrays),
+        "small.npz": npz({"a": np.zeros((2, 3)), "b": np.zeros((), "float32")}),
+        "noise.bin": noise(1_234_567),
+        "text.txt": b"text\n",
+    }
+    for path, content in files.items():
+        project.write(path, content)
+    project.save(project.begin())
+    for path, content in files.items():
+        assert shell("show", f"latest:{path}").raw == content
+    shell.widen(80)
+    bytes_are = "(pipe it, or use `replicate checkout`, to get the bytes)\n"
+    assert shell("show", "latest:text.txt").out == "text\n"
+    assert shell("show", "latest:noise.bin").out == f"binary, 1.2 MB {bytes_are}"
+    small = shell("show", "latest:small.npz")
+    assert small.lines == [
+        "TENSOR  DTYPE    SHAPE   SIZE",
+        "a       float64  [2, 3]  48 B",
+        "b       float32  []       4 B",
+    ]
+    assert small.err == f"2 tensors, {format_bytes(len(files['small.npz']))} {bytes_are}"
+    large = shell("show", "latest:model.safetensors").lines
+    assert (large[-2].split()[0], large[-1]) == ("layers.39", "…  10 more tensors, --all lists them")
+    assert len(shell("show", "--all", "latest:model.safetensors").lines) == 51
 
 
 def test_of_an_experiment_the_best_is_taken_and_told(shell: Shell, vision: Vision) -> None:

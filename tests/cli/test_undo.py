@@ -82,7 +82,7 @@ def test_what_is_removed_is_listed(shell: Shell, vision: Vision) -> None:
     assert all(by in line for line in result.lines)
     assert "experiment, 3 checkpoints  baseline" in result.lines[0]
     assert f"of {vision.warmup.short} warmup" in result.lines[1]
-    assert result.err == "`replicate undo ID` brings it back; nothing is freed before gc\n"
+    assert result.err == "`replicate undo ID` brings it back; nothing is freed yet\n"
 
 
 def test_json_tells_what_when_and_who(shell: Shell, vision: Vision) -> None:

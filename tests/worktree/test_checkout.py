@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from replicate.errors import (
     ConflictError,
     CorruptionError,
     InvalidInputError,
+    ObjectNotFoundError,
     PathNotFoundError,
     StorageError,
     WorktreeModifiedError,
@@ -515,10 +517,44 @@ def test_damage_is_an_error_and_leaves_no_torn_or_temporary_file(project: Sample
     project.write("d/large", content)
     saved = saved_once(project)
     damage_largest_pack(project, keep=0.5)
-    with pytest.raises(CorruptionError):
+    with pytest.raises(CorruptionError, match=r"^d/large cannot be restored: ") as raised:
         project.restore(saved, target)
+    message, hint = raised.value.message, raised.value.hint or ""
+    assert message.endswith("; files written so far are whole")
+    assert re.search(r"[0-9a-f]{7} ", message)
+    assert not re.search(r"[0-9a-f]{8}", message)
+    assert hint.endswith(f"`replicate fsck` tells what else is damaged; this is {raised.value.where}")
+    assert re.search(r"[0-9a-f]{64}", raised.value.where)
     assert temporary_files(target) == []
     assert b"d/large" not in read_folder(target)
+
+
+def test_of_many_small_files_the_damaged_one_is_named(project: SampleProject, target: Path) -> None:
+    contents = {f"d/{number}": os.urandom(100_000) for number in range(5)}
+    for path, content in contents.items():
+        project.write(path, content)
+    saved = saved_once(project)
+    pack = max((project.store / "packs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    data = bytearray(pack.read_bytes())
+    at = data.find(contents["d/2"])
+    data[at + 500] ^= 1
+    pack.unlink()
+    pack.write_bytes(data)
+    with pytest.raises(
+        CorruptionError, match=r"^d/2 cannot be restored: blob [0-9a-f]{7} in pack [0-9a-f]{7} is damaged"
+    ):
+        project.restore(saved, target)
+    assert temporary_files(target) == []
+    for one in target.rglob("d/*"):
+        assert one.read_bytes() == contents[f"d/{one.name}"]
+
+
+def test_a_file_whose_pack_is_missing_is_named(project: SampleProject, target: Path) -> None:
+    project.write("d/a", os.urandom(10_000_000))
+    saved = saved_once(project)
+    max((project.store / "packs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0).unlink()
+    with pytest.raises((CorruptionError, ObjectNotFoundError), match=r"^d/a cannot be restored: "):
+        project.restore(saved, target)
 
 
 def test_a_failed_checkout_leaves_the_old_file_whole(project: SampleProject) -> None:

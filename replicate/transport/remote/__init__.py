@@ -11,10 +11,10 @@ from typing import Any
 from replicate.errors import MissingPackageError
 from replicate.host import Host
 from replicate.transport.local import Durability, LocalTransport
-from replicate.transport.protocol import Transport
+from replicate.transport.protocol import Transport, is_url
 from replicate.transport.remote import files, gcs, s3, sftp
 from replicate.transport.remote.driver import Driver, Patience
-from replicate.transport.remote.location import is_url, parse_location, parse_options
+from replicate.transport.remote.location import parse_location, parse_options
 from replicate.transport.remote.transport import RemoteTransport
 
 __all__ = ["Patience", "RemoteTransport", "open_transport", "remote_transport"]

@@ -64,11 +64,6 @@ class StorageOptions:
     anonymous: bool = False
 
 
-def is_url(text: str) -> bool:
-    """Tell whether this is a URL, not the path of a folder."""
-    return "://" in text
-
-
 def parse_location(text: str) -> Location:
     """Return what a URL says.
 

@@ -221,6 +221,14 @@ class RemoteTransport:
         await self._try("delete", "probe", lambda driver: driver.delete([path]))
         return time_ns
 
+    def date(self) -> int:
+        """Return the storage's time in ns by one request that writes nothing, in whole seconds.
+
+        Raises:
+            StorageDeniedError: Only writing tells the time of this storage.
+        """
+        return loop.run(self._try("read", "probe", lambda driver: driver.date()))
+
     def create(self) -> None:
         """Create the bucket. One that exists and is ours is fine."""
         loop.run(self._try("create", "", lambda driver: driver.create_place()))
