@@ -132,7 +132,9 @@ class _Column:
 
     @property
     def shown(self) -> list[Cell]:
-        return [cut(printable(self.name.upper()), self.most), *(_cut(cell, self.most) for cell in self.cells)]
+        is_narrow = self.full_width <= self.most  # of most columns there is nothing to cut in 10,000 rows
+        cells = self.cells if is_narrow else [_cut(cell, self.most) for cell in self.cells]
+        return [cut(printable(self.name.upper()), self.most), *cells]
 
     @functools.cached_property
     def full_width(self) -> int:

@@ -71,6 +71,8 @@ def echo_table(
 
 
 def _pad(text: str, width: int, *, to_the_right: bool) -> str:
+    if text.isascii():
+        return text.rjust(width) if to_the_right else text.ljust(width)
     space = " " * (width - columns(text))
     return space + text if to_the_right else text + space
 

@@ -11,10 +11,9 @@ import builtins
 import errno
 import fcntl
 import os
-import platform
-import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -109,7 +108,7 @@ def _write_directly(fd: int, view: memoryview) -> memoryview:
 
 def sync_file(fd: int) -> None:
     """Make a file's bytes durable, also on macOS, where fsync alone stops at the drive's cache."""
-    if platform.system() == "Darwin":
+    if sys.platform == "darwin":
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
     else:
         os.fsync(fd)
@@ -156,7 +155,7 @@ class LocalTransport:
         self._make_folder(folder)
         temp_folder = os.path.join(self.root, "local", "tmp")
         self._make_folder(temp_folder)
-        temp = os.path.join(temp_folder, secrets.token_hex(8))
+        temp = os.path.join(temp_folder, os.urandom(8).hex())
         try:
             self._disk.write(temp, data, sync=safe)
             self._publish(temp, final, data, replace)
@@ -292,7 +291,7 @@ class LocalTransport:
     def probe(self) -> int:
         """See `Transport.probe`."""
         folder = os.path.join(self.root, "local", "tmp")
-        path = os.path.join(folder, "probe-" + secrets.token_hex(8))
+        path = os.path.join(folder, "probe-" + os.urandom(8).hex())
         try:
             if not os.path.isdir(folder):  # not yet there, or removed under us
                 self._known.clear()
