@@ -129,6 +129,15 @@ class HfXet:
 TOOLS = {tool.__name__: tool for tool in (Replicate, ZipNN, XorPlanes, HfXet)}
 
 
+def _peak() -> int:
+    """Return the most memory that this process has had, in bytes. `ru_maxrss` counts what forked it too."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
 def main(name: str, store: str) -> None:
     tool = TOOLS[name](Path(store))
     for line in sys.stdin:
@@ -141,8 +150,7 @@ def main(name: str, store: str) -> None:
         else:
             tool.restore(asked["restore"], Path(asked["to"]))
         call = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        print(json.dumps({"call": call, "cpu": sum(os.times()[:4]) - cpu, "peak": peak}), flush=True)
+        print(json.dumps({"call": call, "cpu": sum(os.times()[:4]) - cpu, "peak": _peak()}), flush=True)
 
 
 if __name__ == "__main__":
