@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+_FLOAT_WIDTH = 11  # -1.235e+300
 _NUMBER = re.compile(r"(?P<whole>-?\d+)(\.\d+)?(e[+-]\d+)?", re.ASCII)
 
 
@@ -60,6 +61,8 @@ def format_age(seconds: float) -> str:
 
 def format_value(value: object, width: int = 24) -> str:
     """Return a param or metric in at most `width` columns; floats with four digits, what is cut ends in `…`."""
+    if type(value) is float and width >= _FLOAT_WIDTH:
+        return format_float(value)
     if isinstance(value, bool) or value is None:
         text = {True: "true", False: "false", None: "none"}[value]
     elif isinstance(value, float):
@@ -92,6 +95,24 @@ def align_numbers(cells: Sequence[str]) -> list[str]:
 def printable(text: str) -> str:
     """Return text in which what a terminal would not show, or obey, is `·`: control characters and the like."""
     return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
+
+
+def printable_all(texts: Sequence[str]) -> Sequence[str]:
+    """Return `printable` of each: one look where, as in most columns of a table, there is nothing to change."""
+    return texts if "".join(texts).isprintable() else [printable(text) for text in texts]
+
+
+def widest(texts: Sequence[str]) -> int:
+    """Return the most columns that one of several printable texts takes; 0 if there is none."""
+    return max(map(len if "".join(texts).isascii() else columns, texts), default=0)
+
+
+def pad(texts: Sequence[str], width: int, *, to_the_right: bool = False) -> Sequence[str]:
+    """Return printable texts with spaces behind, or before, so that each takes at least `width` columns."""
+    if "".join(texts).isascii():
+        return [text.rjust(width) for text in texts] if to_the_right else [text.ljust(width) for text in texts]
+    spaces = [" " * (width - columns(text)) for text in texts]
+    return [space + text if to_the_right else text + space for text, space in zip(texts, spaces, strict=True)]
 
 
 def columns(text: str) -> int:

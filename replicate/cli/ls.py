@@ -12,12 +12,21 @@ from typing import Any
 import click
 
 from replicate.cli.options import StorePlace, json_option, open_history, store_option
-from replicate.cli.render import Cell, cell_text, echo_json, echo_table, first_line, status_cell, terminal_width
+from replicate.cli.render import (
+    Cell,
+    cell_text,
+    cell_texts,
+    echo_json,
+    echo_table,
+    first_line,
+    status_cell,
+    terminal_width,
+)
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.filters import Filter, sort_experiments, value_of
 from replicate.summary import CheckpointSummary
-from replicate.text import align_numbers, columns, cut, format_age, format_value, plural, printable
+from replicate.text import align_numbers, cut, format_age, format_value, plural, printable, widest
 
 _COLUMN = 24
 _NARROWER = (16, 12)
@@ -138,7 +147,7 @@ class _Column:
 
     @functools.cached_property
     def full_width(self) -> int:
-        return max(columns(cell_text(cell)) for cell in (self.name, *self.cells))
+        return widest(cell_texts([self.name, *self.cells]))
 
     @property
     def width(self) -> int:

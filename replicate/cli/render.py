@@ -18,7 +18,7 @@ from replicate.experiment import Experiment
 from replicate.history import ExperimentHistory
 from replicate.objects.model import Mode
 from replicate.refs import CommitRecord
-from replicate.text import columns, printable, take
+from replicate.text import columns, pad, printable, printable_all, take, widest
 
 Cell = str | tuple[str, str]
 """Text, or text and a colour."""
@@ -49,32 +49,29 @@ def echo_table(
         notes: Row number → column and text of a line below the row; it does not widen the columns.
         fit: Cut lines that are longer than the terminal is wide; a pipe gets them whole.
     """
-    texts = [list(map(cell_text, row)) for row in rows]
-    widths = _widths(texts)
+    texts = _by_column(rows)
+    widths = list(map(widest, texts))
+    padded = [
+        pad(column, width, to_the_right=number in right)
+        for number, (column, width) in enumerate(zip(texts, widths, strict=True))
+    ]
     is_plain = not sys.stdout.isatty()  # nothing to colour, nothing to cut
     lines = []
-    for number, row in enumerate(rows):
-        cells = [_pad(text, widths[column], to_the_right=column in right) for column, text in enumerate(texts[number])]
+    for number, cells in enumerate(zip(*padded, strict=True)):
         if is_plain:
             lines.append((indent + "  ".join(cells)).rstrip())
         else:
             pieces: list[Cell] = [indent]
-            for cell, text, padded in zip(row, texts[number], cells, strict=True):
-                before, _, after = padded.partition(text) if text else ("", "", padded)
+            for column, cell in enumerate(rows[number]):
+                text = texts[column][number]
+                before, _, after = cells[column].partition(text) if text else ("", "", cells[column])
                 pieces += [before, cell, after, "  "]
             lines.append(_line(pieces, fit=fit))
         if notes and number in notes:
-            column, note = notes[number]
-            lines.append(_line([indent, " " * (sum(widths[:column]) + 2 * column), note], fit=fit))
+            at, note = notes[number]
+            lines.append(_line([indent, " " * (sum(widths[:at]) + 2 * at), note], fit=fit))
     if lines:
         click.echo("\n".join(lines))
-
-
-def _pad(text: str, width: int, *, to_the_right: bool) -> str:
-    if text.isascii():
-        return text.rjust(width) if to_the_right else text.ljust(width)
-    space = " " * (width - columns(text))
-    return space + text if to_the_right else text + space
 
 
 def echo_line(pieces: Sequence[Cell], *, fit: bool = False) -> None:
@@ -101,12 +98,17 @@ def _line(pieces: Sequence[Cell], *, fit: bool) -> str:
 
 def table_width(rows: Sequence[Sequence[Cell]], indent: str = "") -> int:
     """Return how many columns of a terminal a table takes."""
-    return len(indent) + sum(width + 2 for width in _widths([list(map(cell_text, row)) for row in rows])) - 2
+    return len(indent) + sum(widest(column) + 2 for column in _by_column(rows)) - 2
 
 
-def _widths(texts: Sequence[Sequence[str]]) -> list[int]:
-    """Return how wide each column of printable texts is."""
-    return [max(map(columns, column)) for column in itertools.zip_longest(*texts, fillvalue="")]
+def _by_column(rows: Sequence[Sequence[Cell]]) -> list[Sequence[str]]:
+    """Return the texts of every column, printable; a row that ends early has empty ones."""
+    return [cell_texts(column) for column in itertools.zip_longest(*rows, fillvalue="")]
+
+
+def cell_texts(cells: Sequence[Cell]) -> Sequence[str]:
+    """Return `cell_text` of each."""
+    return printable_all([cell if isinstance(cell, str) else cell[0] for cell in cells])
 
 
 def cell_text(cell: Cell) -> str:
