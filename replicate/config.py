@@ -20,9 +20,11 @@ from replicate.errors import ConfigError, InvalidInputError, ProjectNotFoundErro
 CONFIG_NAME = "replicate.yaml"
 STORE_NAME = ".replicate"
 _STORAGE_KEYS = ("endpoint", "profile", "region", "anonymous")
-_KEYS = ("repository", "store", "durability", "effort", *_STORAGE_KEYS)
+_KEYS = ("repository", "store", "cache", "durability", "effort", *_STORAGE_KEYS)
 _CHOICES = {"durability": ("safe", "fast"), "effort": ("normal", "high")}
 _CREDENTIALS = re.compile(r"://[^/@\s]*:[^/\s]*@")
+_SIZE = re.compile(r"(?P<number>\d{1,15}(\.\d{1,3})?) ?(?P<unit>[KMGT]?B|%)", re.ASCII | re.IGNORECASE)
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _MODES = ("online", "offline", "disabled")
 
 Mode = Literal["online", "offline", "disabled"]
@@ -40,6 +42,8 @@ class Project:
         storage: What the transport of the repository is told: `endpoint`, `profile`, `region`, `anonymous`, as text.
         repository: The store that checkpoints are copied to, for everyone: a URL, or the absolute path of a folder; ""
             when that is the local store itself.
+        cache: How much of what lies in the repository stays in the local store too, as `cache_bytes` takes it; "": as
+            much as is usual.
     """
 
     root: str
@@ -48,6 +52,7 @@ class Project:
     effort: Literal["normal", "high"] = "normal"
     storage: Mapping[str, str] = field(default_factory=dict, hash=False)
     repository: str = ""
+    cache: str = ""
 
 
 def find_project(start: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Project | None:
@@ -115,7 +120,7 @@ def _project(root: str, values: Mapping[str, str], environment: Mapping[str, str
     storage = {key: values[key] for key in _STORAGE_KEYS if key in values}
     repository = _repository(root, values.get("repository", STORE_NAME))
     is_own = repository in (place, os.path.join(root, STORE_NAME))
-    return Project(root, place, durability, effort, storage, "" if is_own else repository)
+    return Project(root, place, durability, effort, storage, "" if is_own else repository, values.get("cache", ""))
 
 
 def _read_config(path: str) -> dict[str, str]:
@@ -169,6 +174,10 @@ def _check_value(path: str, line: int, key: str, node: Any) -> str:
         raise ConfigError(f"{path} line {line}: {key!r} needs a value that is text")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise ConfigError(f"{path} line {line}: {key} is {' or '.join(_CHOICES[key])}, not {value!r}")
+    if key == "cache" and value.lower() not in ("0", "none") and not _SIZE.fullmatch(value):
+        raise ConfigError(
+            f"{path} line {line}: cache is a size such as 20GB, 10% of the disk, 0 or none, not {value!r}"
+        )
     if key == "anonymous" and value.lower() not in ("true", "false", "yes", "no"):
         raise ConfigError(f"{path} line {line}: anonymous is true or false, not {value!r}")
     if key == "repository":
@@ -197,6 +206,15 @@ def _repository(root: str, value: str) -> str:
     """Return a URL as it is, and the path of a folder as an absolute one."""
     path = value.removeprefix("file://")
     return path if "://" in path else os.path.normpath(os.path.join(root, os.path.expanduser(path)))
+
+
+def cache_bytes(text: str, disk_bytes: int) -> int | None:
+    """Return how many bytes `cache: 20GB`, `10%` (of the disk) or `0` means; None for `none`, which is no limit."""
+    size = _SIZE.fullmatch(text)
+    if size is None:
+        return None if text.lower() == "none" else 0
+    unit = size["unit"].upper()
+    return int(float(size["number"]) * (disk_bytes / 100 if unit == "%" else _UNITS[unit]))
 
 
 def storage_options(place: str, project: Project | None) -> Mapping[str, str]:
@@ -267,6 +285,15 @@ def git_environment(environment: Mapping[str, str] = os.environ) -> dict[str, st
         "GIT_ALLOW_PROTOCOL": "none",
         "LC_ALL": "C",
     }
+
+
+def child_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables that this library is run with in a process of its own: it is found, and asks nobody."""
+    unwanted = ("PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONPROFILEIMPORTTIME", "PYTHONVERBOSE", "PYTHONBREAKPOINT")
+    kept = {name: value for name, value in environment.items() if name not in unwanted}
+    library = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = [os.path.abspath(path) for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return kept | {"PYTHONPATH": os.pathsep.join([*paths, library])}
 
 
 def other_rank(environment: Mapping[str, str] = os.environ) -> int | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _BAR_AFTER_SECONDS = 1.0
+_REDRAW_SECONDS = 0.1
 
 
 class ConsoleReporter:
@@ -38,7 +39,7 @@ class ConsoleReporter:
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         self._task = ""
-        self._started = 0.0
+        self._started = self._drawn = 0.0
         self._total_files = self._total_bytes = self._files = self._bytes = self._new = 0
 
     @property
@@ -76,6 +77,9 @@ class ConsoleReporter:
         if self._progress is not None and self._bar is not None:
             with self._while_there_is_a_terminal():
                 self._progress.update(self._bar, completed=self._done, description=self._describe())
+                if time.monotonic() - self._drawn > _REDRAW_SECONDS:
+                    self._drawn = time.monotonic()
+                    self._progress.refresh()
 
     def finish(self) -> None:
         """See `Reporter.finish`."""
@@ -153,6 +157,7 @@ class ConsoleReporter:
             transient=True,
             redirect_stdout=False,  # what other threads print is none of ours
             redirect_stderr=False,
+            auto_refresh=False,  # its thread could not be started while the program ends
         )
         total = self._total_bytes or self._total_files
         self._bar = self._progress.add_task(self._describe(), total=total, completed=self._done)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from replicate import config
+from replicate.background import background_push, finish_pushes
 from replicate.capture import capture
 from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
 from replicate.ending import Ending
@@ -118,6 +119,7 @@ class Recorder:
     def __init__(self, make_reporter: Any) -> None:
         self._make_reporter = make_reporter
         self._current: Experiment | None = None
+        self._reporter: Reporter
         self._pid = 0
         self._ending = Ending()
         self._watches_exit = False
@@ -168,6 +170,7 @@ class Recorder:
             experiment = InertExperiment(values, name, tags or ())
         self._current = experiment
         self._pid = os.getpid()
+        self._reporter = reporter
         self._watch_exit()
         return experiment
 
@@ -189,7 +192,8 @@ class Recorder:
             reporter.notice(f"new project: checkpoints are stored in {project.store}")
         repository = Repository(project, Host(), reporter)
         repository.create()
-        session = Session(repository, reporter, capture(repository.host, project.root))
+        push = background_push(project, repository.host)
+        session = Session(repository, reporter, capture(repository.host, project.root), push)
         try:
             if resume:
                 found = self._resumed(repository.history(), resume)
@@ -207,7 +211,8 @@ class Recorder:
         experiment = Experiment(repository, begun, reporter, session, on_error)
         verb = "continuing" if resume else "experiment"
         files = "" if resume else f" · {plural(begun.root.files, 'file')}"
-        reporter.notice(f"{verb} {experiment_id.short}{' ' + begun.name if begun.name else ''}{files}")
+        place = f" · pushing to {project.repository}" if push is not None else ""
+        reporter.notice(f"{verb} {experiment_id.short}{' ' + begun.name if begun.name else ''}{files}{place}")
         if resume:
             self._tell_changes(session, reporter)
         return experiment
@@ -276,10 +281,12 @@ class Recorder:
         atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
-        if self._current is None or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return
         exception, code = self._ending.told()
-        self._current._end(status_after(exception), exception, code)
+        if self._current is not None:
+            self._current._end(status_after(exception), exception, code)
+        finish_pushes(self._reporter, interrupts=int(isinstance(exception, KeyboardInterrupt)))
 
 
 def _check_path(path: Any) -> None:

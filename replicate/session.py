@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from replicate.background import BackgroundPush
 from replicate.base import load_base
 from replicate.capture import Capture, describe
 from replicate.comparing import Change, compare_worktree
@@ -39,13 +40,17 @@ class Session:
         repository: The store; it exists.
         reporter: Hears of progress.
         captured: The facts of this process.
+        push: Is told of everything that is published; None where nothing is to be pushed for now.
     """
 
-    def __init__(self, repository: Repository, reporter: Reporter, captured: Capture) -> None:
+    def __init__(
+        self, repository: Repository, reporter: Reporter, captured: Capture, push: BackgroundPush | None = None
+    ) -> None:
         self.repository = repository
         self.reporter = reporter
         self.session_id = repository.host.random(8).hex()
         self._captured = captured
+        self._push = push
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._index = repository.worktree_index()
@@ -108,6 +113,7 @@ class Session:
         self._publish_start(environment[0], saved.base.stored, self._head)
         if tree is None:
             self.repository.write_head(self._head)
+        self._tell_begin()
         return saved
 
     def resume(
@@ -116,6 +122,7 @@ class Session:
         """Continue an experiment after `head`; no file is restored or read. A primary metric replaces its own."""
         self._continue(experiment, head, primary_metric)
         self._record_start(head)
+        self._tell_begin()
 
     def append(
         self,
@@ -134,6 +141,14 @@ class Session:
         saved = self.checkpoint(None, step, metrics, primary_metric, tree=tree)
         self._record_start(head)
         return saved
+
+    def _tell_begin(self) -> None:
+        if self._push is not None:
+            self._push.begin(self._beat_name)
+
+    @property
+    def _beat_name(self) -> str:
+        return f"{self._experiment.hex()}~{self.session_id}"
 
     def _continue(
         self, experiment: ExperimentHistory, head: CommitRecord, primary_metric: tuple[str, str] | None = None
@@ -253,6 +268,8 @@ class Session:
             self._step, self._primary = number, given or self._primary
             if tree is None:
                 self.repository.write_head(self._head)
+            if self._push is not None:
+                self._push.notify(self.reporter)
             return saved
 
     def _tell_of_unseen_metric(self, metrics: Mapping[str, Any]) -> None:
@@ -312,6 +329,8 @@ class Session:
             finally:
                 self.close()
             self._fold()
+            if self._push is not None:
+                self._push.end(self._beat_name)
             return record if isinstance(record, EndRecord) else None
 
     def _fold(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from replicate.background import background_push, finish_pushes
 from replicate.capture import capture
 from replicate.checkpoints import Checkpoint
 from replicate.cli.options import directory_option, find, json_option, parse_pairs, parse_primary, quiet_option
@@ -83,7 +84,8 @@ def command(
     named = None if experiment is None else _named(repository, experiment)
     repository.create()
     continued = named or (None if new else _at_head(repository))
-    session = Session(repository, reporter, capture(repository.host, project.root))
+    push = background_push(project, repository.host)
+    session = Session(repository, reporter, capture(repository.host, project.root), push)
     if continued is None:
         start = session.begin(given, name, tags, goal, None)
         files = f"{plural(start.files, 'file')}, {format_bytes(start.size_bytes)}"
@@ -96,6 +98,7 @@ def command(
     reporter.notice(describe_saved(record, record.commit.primary_metric))
     if as_json:
         echo_json(Checkpoint(repository, record, reporter).to_json())
+    finish_pushes(reporter)
 
 
 def _save(

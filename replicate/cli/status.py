@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
+from typing import TYPE_CHECKING
 
 import click
 
+from replicate.background import Outage, read_outage
 from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, cell_text, echo_json, echo_table, json_path, name_commit, quote_path
 from replicate.comparing import compare_worktree
 from replicate.experiment import status
 from replicate.history import ExperimentHistory
+from replicate.presenting import json_time, to_datetime
 from replicate.refs import CommitRecord
+from replicate.repository import Repository
 from replicate.revisions import label
 from replicate.summary import ExperimentSummary
-from replicate.text import plural
+from replicate.text import format_age, format_bytes, plural
+
+if TYPE_CHECKING:
+    from replicate.sync.pending import Pending
 
 _SHOWN = 50
 
@@ -31,11 +39,17 @@ def command(as_json: bool, directory: str) -> None:
     head = repository.read_head()
     changes = compare_worktree(repository, head) if head else []
     running = [one for one in history.summaries if status(one, repository) == "running"]
+    project = repository.project
+    elsewhere = _look_elsewhere(repository) if project.repository else None
     if as_json:
+        outage = read_outage(project)
         echo_json(
             {
-                "project": repository.project.root,
-                "repository": repository.project.store,
+                "project": project.root,
+                "store": project.store,
+                "repository": elsewhere[0] if elsewhere else project.store,
+                "pending": _pending_json(elsewhere[1]) if elsewhere else None,
+                "outage": _outage_json(outage) if outage else None,
                 "experiments": len(history.summaries),
                 "running": [one.experiment_id.hex() for one in running],
                 "head": head.commit_id.hex() if head else None,
@@ -43,9 +57,11 @@ def command(as_json: bool, directory: str) -> None:
             }
         )
         return
-    rows: list[list[Cell]] = [
-        ["repository", f"{_shown(repository.project.store)}, {plural(len(history.summaries), 'experiment')}"]
-    ]
+    held = f"{_shown(project.store)}, {plural(len(history.summaries), 'experiment')}"
+    rows: list[list[Cell]] = [["store" if elsewhere else "repository", held]]
+    if elsewhere:
+        rows.append(["repository", f"{elsewhere[0]}, {_describe(elsewhere[1])}"])
+        rows += [["", line] for line in _outage(read_outage(project))]
     if running:
         rows.append(["running", ", ".join(_title(one) for one in running)])
     if head is None:
@@ -60,6 +76,46 @@ def command(as_json: bool, directory: str) -> None:
         click.echo(f"            {change.letter}  {quote_path(change.path)}")
     if len(changes) > _SHOWN:
         click.echo(f"            … {len(changes) - _SHOWN:,} more, --json lists all")
+
+
+def _look_elsewhere(repository: Repository) -> tuple[str, Pending]:
+    """Return the place of the repository, and what is not pushed there; no request is made."""
+    from replicate.cli.syncing import open_other
+    from replicate.sync.pending import pending
+    from replicate.sync.transfer import place_of
+
+    place = place_of(open_other(repository.project, None, repository.host))
+    return place, pending(repository, place)
+
+
+def _describe(pending: Pending) -> str:
+    """Return: 2 checkpoints to push (8.4 MB)."""
+    if not pending.records:
+        return "everything pushed"
+    what = [plural(pending.experiments, "experiment")] if pending.experiments else []
+    what += [plural(pending.checkpoints, "checkpoint")] if pending.checkpoints else []
+    size = f" ({format_bytes(pending.size_bytes)})" if pending.size_bytes else ""
+    return f"{', '.join(what) or plural(pending.records, 'record')} to push{size}"
+
+
+def _pending_json(pending: Pending) -> dict[str, int]:
+    return {
+        "experiments": pending.experiments,
+        "checkpoints": pending.checkpoints,
+        "records": pending.records,
+        "bytes": pending.size_bytes,
+    }
+
+
+def _outage_json(outage: Outage) -> dict[str, str]:
+    return {"since": json_time(to_datetime(outage.since_ns)), "message": outage.message, "hint": outage.hint}
+
+
+def _outage(outage: Outage | None) -> list[str]:
+    if outage is None:
+        return []
+    since = format_age(time.time() - outage.since_ns / 1e9)
+    return [f"push fails since {since}: {outage.message}", *([f"hint: {outage.hint}"] if outage.hint else [])]
 
 
 def _removed(experiment: ExperimentHistory | None, head: CommitRecord) -> list[str]:

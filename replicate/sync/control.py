@@ -126,7 +126,7 @@ def read_control(transport: Transport) -> Collection[str]:
         raise StorageMissingError(
             f"there is no store at {place}",
             operation="list",
-            hint="correct the place, or make a store there with --create",
+            hint="correct the place, or make a store there with `replicate push --create`",
         )
     if found["v1"] != len(MARKER):
         check_format(transport, place)  # reads it

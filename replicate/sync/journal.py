@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 
 from replicate.objects.ids import ObjectID
 from replicate.sync.control import Identity
@@ -89,14 +89,7 @@ class Journal:
             return False
         if self._header not in lines:
             return False
-        for line in lines[:-1]:  # the last has no end
-            if line.startswith("refs/"):
-                self.records.add(line)
-            elif line.startswith("pack ") and len(line) == 69:
-                with contextlib.suppress(ValueError):
-                    self.packs.add(ObjectID.parse(line[5:]))
-            elif line.startswith("looked "):
-                self._looked.add(line)
+        self.records, self.packs, self._looked = _parse(lines)
         return True
 
     def _forget_others(self, folder: str, identity: Identity) -> None:
@@ -125,3 +118,38 @@ class Journal:
                 os.close(fd)
         except OSError:  # a full disk, say: what was done is found out again
             self._is_kept = False
+
+
+def _parse(lines: Sequence[str]) -> tuple[set[str], set[ObjectID], set[str]]:
+    """Return the records, the packs and the looks that lines tell of."""
+    records, packs, looked = set(), set(), set()
+    for line in lines[:-1]:  # the last has no end
+        if line.startswith("refs/"):
+            records.add(line)
+        elif line.startswith("pack ") and len(line) == 69:
+            with contextlib.suppress(ValueError):
+                packs.add(ObjectID.parse(line[5:]))
+        elif line.startswith("looked "):
+            looked.add(line)
+    return records, packs, looked
+
+
+def last_known(folder: str, place: str) -> tuple[Set[str], Set[ObjectID]]:
+    """Return which records and packs the store at a place was last known to hold, without a look at it.
+
+    Args:
+        folder: `local/journal`.
+        place: As people call it.
+    """
+    escaped = place.encode("unicode_escape").decode("ascii")
+    newest, found = 0.0, (frozenset[str](), frozenset[ObjectID]())
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            with open(entry.path, encoding="ascii", errors="replace") as file:
+                lines = file.read().split("\n")
+            header = next((line for line in lines if line), "")
+            is_of_place = header.startswith(_HEADER) and header.removeprefix(_HEADER).partition(" ")[2] == escaped
+            if is_of_place and entry.stat().st_mtime >= newest:
+                records, packs, _ = _parse(lines)
+                newest, found = entry.stat().st_mtime, (frozenset(records), frozenset(packs))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from replicate.errors import StorageError
 from replicate.text import format_bytes
 from replicate.transport import LocalTransport
+from tests.builders import noise
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
 from tests.projects import SampleProject, check_store, store_files
@@ -180,7 +182,7 @@ def test_the_own_store_is_no_other(shell: Shell, vision: Vision, command: str) -
 
 @pytest.mark.parametrize("command", ["push", "pull"])
 def test_a_place_without_a_store_is_told(shell: Shell, vision: Vision, team: Path, command: str) -> None:
-    message = f"error: there is no store at {team}\nhint: correct the place, or make a store there with --create\n"
+    message = f"error: there is no store at {team}\nhint: correct the place, or make a store there with `replicate push --create`\n"
     shell.fails(6, message, command, "-R", str(team))
     assert not team.exists()
 
@@ -238,3 +240,27 @@ def test_options_of_the_repository_do_not_go_to_storage_of_another_kind(
     configure(vision.project, "repository: s3://bucket/path\nregion: eu-west-1")
     assert shell("push", "-R", str(team), "--create").code == 0
     assert "'region' has no meaning" not in shell("push", "-R", "sftp://nowhere.invalid", "-q").err
+
+
+def test_packs_that_were_pushed_are_evicted_when_there_are_more_than_the_cache_may_hold(
+    shell: Shell, vision: Vision, team: Path
+) -> None:
+    project = vision.project
+    project.write("model.bin", noise(2 << 20))
+    shell("checkpoint", "-q")
+    shutil.rmtree(project.store / "local" / "cache")
+    project.write("model.bin", "small")
+    shell("checkpoint", "-q")
+    old = [path for path in store_files(project.store, "packs") if path.stat().st_size > 1 << 20]
+    configure(project, f"repository: {team}\ncache: 0")
+    result = shell("push", "--create")
+    assert result.code == 0
+    assert result.err.splitlines()[-1] == (
+        f"evicted 2.1 MB in 1 pack that lie in {team}; `replicate checkout` fetches what it needs"
+    )
+    assert [path.exists() for path in old] == [False]
+    assert shell("push").err == "everything is there already\n"
+    result = shell("fsck")
+    assert result.code == 0
+    assert f"note: packs lie only in {team}, and were not looked into (2.1 MB)\n" in result.out
+    assert shell("fsck", "-R", str(team)).code == 0

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from replicate.background import note_outage
+from replicate.config import require_project
+from replicate.host import Host
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
 from tests.projects import SampleProject
@@ -132,7 +135,10 @@ def test_json_has_every_key(shell: Shell, vision: Vision) -> None:
     result = shell("status", "--json")
     assert result.json == {
         "project": str(vision.project.root),
+        "store": str(vision.project.store),
         "repository": str(vision.project.store),
+        "pending": None,
+        "outage": None,
         "experiments": 2,
         "running": [vision.warmup.id],
         "head": vision.warmup.ids[0],
@@ -140,6 +146,28 @@ def test_json_has_every_key(shell: Shell, vision: Vision) -> None:
     }
     assert (result.err, result.code) == ("", 0)
     running.end("finished")
+
+
+def test_with_a_repository_elsewhere_it_tells_what_is_not_pushed(shell: Shell, vision: Vision, tmp_path: Path) -> None:
+    team = tmp_path / "team"
+    (vision.project.root / "replicate.yaml").write_text(f"repository: {team}\n")
+    rows = shell("status").rows
+    assert [row[0] for row in rows[:2]] == ["store", "repository"]
+    assert " ".join(rows[1][1:]).startswith(f"{team}, 2 experiments, ")
+    assert "to push (" in " ".join(rows[1])
+    shown = shell("status", "--json").json
+    assert (shown["repository"], shown["pending"]["experiments"], shown["outage"]) == (str(team), 2, None)
+    assert shown["pending"]["bytes"] > 0
+    note_outage(require_project(vision.project.root), Host(now_ns=lambda: 5 * 10**9), ("it is gone", "look for it"))
+    said = shell("status").out
+    assert "push fails since " in said
+    assert "it is gone" in said
+    assert "hint: look for it" in said
+    outage = shell("status", "--json").json["outage"]
+    assert outage == {"since": "1970-01-01T00:00:05.000000Z", "message": "it is gone", "hint": "look for it"}
+    assert shell("push", "--create", "-q").code == 0
+    assert shell("status").rows[1] == ["repository", f"{team},", "everything", "pushed"]
+    assert shell("status", "--json").json["pending"] == {"experiments": 0, "checkpoints": 0, "records": 0, "bytes": 0}
 
 
 def test_json_of_a_project_without_a_save(shell: Shell, project: SampleProject) -> None:

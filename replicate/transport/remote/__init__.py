@@ -25,7 +25,12 @@ _CONNECT: Mapping[str, Callable[..., Awaitable[Driver]]] = {"s3": s3.connect, "g
 
 
 def open_transport(
-    place: str, options: Mapping[str, str] | None = None, *, durability: Durability = "safe", host: Host | None = None
+    place: str,
+    options: Mapping[str, str] | None = None,
+    *,
+    durability: Durability = "safe",
+    patience: Patience | None = None,
+    host: Host | None = None,
 ) -> Transport:
     """Return the transport of a store. Makes no request: whether it is there shows with the first verb.
 
@@ -35,6 +40,7 @@ def open_transport(
         options: `endpoint`, `profile`, `region`, `anonymous`, as in `replicate.yaml`; what is not there is found in
             the usual environment variables and files, as credentials are.
         durability: For a folder; storage elsewhere is always durable.
+        patience: For storage elsewhere: how long to go on trying.
         host: Randomness.
 
     Raises:
@@ -45,7 +51,7 @@ def open_transport(
         return LocalTransport(os.path.expanduser(place), durability=durability)
     if parse_location(place).scheme == "file":
         return LocalTransport("/" + parse_location(place).root, durability=durability)
-    return remote_transport(place, options, host=host)
+    return remote_transport(place, options, patience=patience, host=host)
 
 
 def remote_transport(

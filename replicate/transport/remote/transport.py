@@ -131,6 +131,10 @@ class RemoteTransport:
         """Close connections, which otherwise happens when nobody holds the transport any more. It stays usable."""
         self._connection.close()
 
+    def be_patient(self, patience: Patience) -> None:
+        """Try from now on as often and as long as this says."""
+        self._patience = patience
+
     def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
         """See `Transport.put`."""
         path = self._path(key)
@@ -267,7 +271,7 @@ class RemoteTransport:
         if trouble.kind in ("no place", "absent"):
             place = f"{self.location.scheme}://{self.location.place}"
             return StorageMissingError(
-                f"there is no {place}", key=key, operation=operation, hint="correct the URL, or create it with --create"
+                f"there is no {place}", key=key, operation=operation, hint="correct the URL, or `replicate push --create` makes it"
             )
         if trouble.kind == "login":
             hint = trouble.hint or _LOGIN_HINT
