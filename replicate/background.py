@@ -125,7 +125,7 @@ class BackgroundPush:
         self._close_stdin()
         while True:
             try:
-                self._relay(child, reporter)
+                code = self._relay(child, reporter)
                 break
             except KeyboardInterrupt:
                 reporter.finish()
@@ -135,7 +135,6 @@ class BackgroundPush:
                     return
                 reporter.notice("still pushing; Ctrl-C again leaves it to go on in the background")
         self._child = None
-        code = child.wait()
         if code == 0:
             return
         outage = read_outage(self._project)
@@ -208,11 +207,14 @@ class BackgroundPush:
         self._child = None
 
     @staticmethod
-    def _relay(child: subprocess.Popen[bytes], reporter: Reporter) -> None:
-        """Pass on what the child tells until it ends."""
+    def _relay(child: subprocess.Popen[bytes], reporter: Reporter) -> int:
+        """Pass on what the child tells until it says that it has pushed, or ends; return its exit code."""
         assert child.stdout is not None
         while line := child.stdout.readline():
-            relay(line, reporter)
+            code = relay(line, reporter)
+            if code is not None:
+                return code
+        return child.wait()
 
 
 _running: dict[str, BackgroundPush] = {}
@@ -273,6 +275,11 @@ class PipeReporter:
         """See `Reporter.warn`."""
         self._tell("warn", message)
 
+    def end(self, code: int) -> None:
+        """Tell that nothing more comes, and the exit code: there is nothing to wait for."""
+        self._tell("end", code)
+        self._fd = None
+
     def _tell(self, event: str, *arguments: object) -> None:
         if self._fd is None:
             return
@@ -282,12 +289,12 @@ class PipeReporter:
             self._fd = None
 
 
-def relay(line: bytes, reporter: Reporter) -> None:
-    """Pass on an event that a `PipeReporter` told; what is none is left out."""
+def relay(line: bytes, reporter: Reporter) -> int | None:
+    """Pass on an event that a `PipeReporter` told; what is none is left out. Return the exit code of the last one."""
     try:
         event, *arguments = json.loads(line)
     except (ValueError, TypeError):
-        return
+        return None
     with contextlib.suppress(TypeError):
         match event:
             case "begin":
@@ -300,3 +307,6 @@ def relay(line: bytes, reporter: Reporter) -> None:
                 reporter.notice(*arguments)
             case "warn":
                 reporter.warn(*arguments)
+            case "end":
+                return int(*arguments)
+    return None

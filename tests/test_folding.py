@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from replicate.errors import CorruptionError, UnsupportedFormatError
-from replicate.maintenance.folding import DAY_NS, Folded, fold, fold_when_due
+from replicate.errors import CorruptionError, StorageMissingError, UnsupportedFormatError
+from replicate.maintenance.folding import DAY_NS, Folded, StoreElsewhere, fold, fold_when_due
 from replicate.objects.ids import ObjectID
 from replicate.refs.catalogs import decode_full, decode_heads, encode_full, encode_heads
 from replicate.refs.names import CatalogName
+from replicate.reporting import SilentReporter
+from replicate.repository import MARKER, MARKER_KEY
 from replicate.transport import MemoryTransport
+from replicate.transport.caching import CachingTransport
+from tests.elsewhere import CountedStorage
 from tests.recorded import CountingTransport, RecordedStore, facts, shown
 
 
@@ -374,3 +378,36 @@ def test_a_missing_catalog_is_looked_for_once_more_and_reported(
     assert reader.refs.list() == ()
     assert reader.damage == [f"{ghost} is listed, but it is not in the store"]
     assert broken.listed.count("refs/") == 2
+
+
+def test_a_store_elsewhere_is_folded_with_each_record_read_once(tmp_path: Path) -> None:
+    storage = CountingTransport()
+    store = RecordedStore(storage)
+    experiment = store.series(200)
+    right = shown(store.plain_history())
+    storage.now = 2 * DAY_NS
+    remote = CountedStorage(storage)
+
+    def elsewhere() -> StoreElsewhere:
+        transport = CachingTransport(remote, str(tmp_path / "blocks"), 1 << 30)
+        return StoreElsewhere(transport, "memory://team", SilentReporter())
+
+    done = fold_when_due(elsewhere(), experiment)
+    assert done is not None
+    assert done.records == 203
+    assert len(remote.gets("refs/")) == 203
+    storage.now += DAY_NS
+    done = fold_when_due(elsewhere(), experiment)
+    assert done is not None
+    assert (done.records, done.deleted, storage.keys("refs/")) == (0, 203, [])
+    assert shown(RecordedStore(storage).plain_history()) == right
+
+
+def test_what_is_no_store_or_needs_a_newer_version_is_not_folded() -> None:
+    storage = MemoryTransport()
+    with pytest.raises(StorageMissingError):
+        fold(StoreElsewhere(storage, "memory://team", SilentReporter()))
+    storage.put(MARKER_KEY, MARKER)
+    storage.put("ctl/feat~write~wider", b"")
+    with pytest.raises(UnsupportedFormatError):
+        fold(StoreElsewhere(storage, "memory://team", SilentReporter()))

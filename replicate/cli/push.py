@@ -12,11 +12,13 @@ from replicate.cli.options import directory_option, json_option, open_repository
 from replicate.cli.syncing import open_other, select, sync_options, tell
 from replicate.console import ConsoleReporter
 from replicate.errors import StorageError
+from replicate.objects.ids import ObjectID
 from replicate.reporting import Reporter
-from replicate.repository import Repository
+from replicate.repository import Repository, open_elsewhere
 from replicate.sync import Copied, create_store, push
 from replicate.sync.evicting import evict_to_limit
 from replicate.sync.transfer import place_of
+from replicate.transport import Transport
 
 _BACKGROUND_JOBS = 4
 
@@ -82,5 +84,19 @@ def _follow(repository: Repository) -> int:
             evict_to_limit(repository, to, reporter)
         return done
 
-    is_pushed = Following(repository, brief, copy, PipeReporter(sys.stdout.fileno())).run(sys.stdin.fileno())
-    return 0 if is_pushed else StorageError.exit_code
+    reporter = PipeReporter(sys.stdout.fileno())
+    following = Following(repository, brief, copy, reporter)
+    is_pushed = following.run(sys.stdin.fileno())
+    code = 0 if is_pushed else StorageError.exit_code
+    reporter.end(code)
+    if is_pushed and following.experiment is not None:
+        _fold(repository, remote, following.experiment)
+    return code
+
+
+def _fold(repository: Repository, remote: Transport, experiment: ObjectID) -> None:
+    """Fold the repository's old records when there are many, as a session does with its own store's."""
+    from replicate.maintenance.folding import StoreElsewhere, fold_when_due
+
+    found = open_elsewhere(place_of(remote), remote, repository.cache_path("elsewhere"))
+    fold_when_due(StoreElsewhere(found.transport, found.place, repository.reporter), experiment)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from replicate.errors import CorruptionError, KeyNotFoundError
 from replicate.history import assemble
@@ -19,9 +19,11 @@ from replicate.refs import CommitRecord, Record, RecordName
 from replicate.refs.catalogs import FullCatalog, HeadsCatalog, encode_full, encode_heads
 from replicate.refs.names import CatalogName
 from replicate.refs.records import MAX_RECORD_BYTES, decode_record
-from replicate.repository import Repository
+from replicate.refs.store import RefStore
+from replicate.reporting import Reporter
+from replicate.repository import check_format, check_writable, no_store_at
 from replicate.summary import MAX_SUMMARY_BYTES
-from replicate.transport import KeyInfo
+from replicate.transport import KeyInfo, Transport
 
 DAY_NS = 86_400 * 10**9
 _CATALOG_BYTES = 16 << 20
@@ -45,6 +47,43 @@ class Folded:
     deleted: int = 0
 
 
+class Foldable(Protocol):
+    """What is folded: a project's `Repository`, or a `StoreElsewhere`."""
+
+    @property
+    def transport(self) -> Transport:
+        """The store."""
+
+    @property
+    def refs(self) -> RefStore:
+        """Its records."""
+
+    def check_writable(self) -> None:
+        """Raise `UnsupportedFormatError` if this version may not write there."""
+
+
+class StoreElsewhere:
+    """A store that is no project's own, to be folded.
+
+    Args:
+        transport: The store; with `ReadsAhead` its records are fetched many at a time.
+        place: What people call it.
+        reporter: Hears of what cannot be read.
+    """
+
+    def __init__(self, transport: Transport, place: str, reporter: Reporter) -> None:
+        self.transport: Transport = transport
+        self.refs = RefStore(transport, lambda error: reporter.warn(f"{error.message}; it is left out"))
+        self._place = place
+
+    def check_writable(self) -> None:
+        """See `Foldable`; `StorageMissingError` if there is no store."""
+        names = check_format(self.transport, self._place, by_size=True)
+        if "v1" not in names:
+            raise no_store_at(self._place)
+        check_writable(names, self._place)
+
+
 @dataclass(slots=True)
 class _Shard:
     """One shard: its live full catalogs by key, and those that they contain whole."""
@@ -53,8 +92,8 @@ class _Shard:
     replaced: set[str]
 
     @classmethod
-    def load(cls, repository: Repository, keys: Iterable[str]) -> _Shard:
-        found = {key: catalog for key in keys if (catalog := repository.refs.catalog(key)) is not None}
+    def load(cls, store: Foldable, keys: Iterable[str]) -> _Shard:
+        found = {key: catalog for key in keys if (catalog := store.refs.catalog(key)) is not None}
         replaced = {
             key
             for catalog in found.values()
@@ -72,19 +111,19 @@ class _Shard:
         )
 
 
-def fold(repository: Repository, *, older_than_ns: int = DAY_NS, delete_after_ns: int = DAY_NS) -> Folded:
+def fold(store: Foldable, *, older_than_ns: int = DAY_NS, delete_after_ns: int = DAY_NS) -> Folded:
     """Fold the records of a store that are older than a day by the storage's clock, and delete what was folded before.
 
     Args:
-        repository: The store.
+        store: The store.
         older_than_ns: How old a record must be.
         delete_after_ns: How long a catalog must have been there before what it holds is deleted.
 
     Raises:
         StorageError: The storage failed; repeating is safe. UnsupportedFormatError: This version may not write here.
     """
-    repository.check_writable()
-    transport = repository.transport
+    store.check_writable()
+    transport = store.transport
     now = transport.probe()
     records: dict[str, list[KeyInfo]] = defaultdict(list)
     for info in transport.list("refs/"):
@@ -100,25 +139,26 @@ def fold(repository: Repository, *, older_than_ns: int = DAY_NS, delete_after_ns
                 durable.add(info.key)
     count, deleted = 0, 0
     written: list[str] = []
+    store.refs.expect(key for keys in full.values() for key in keys)
     for shard_name in sorted({*records, *full}):
         infos = records.get(shard_name, [])
-        shard = _Shard.load(repository, full.get(shard_name, ()))
+        shard = _Shard.load(store, full.get(shard_name, ()))
         going = [key for key in (*(info.key for info in infos), *shard.replaced) if shard.holds(key, durable)]
         deleted += len(going) - len(transport.delete(going))
         old = [info.key for info in infos if info.time_ns is not None and now - info.time_ns >= older_than_ns]
-        bodies = _readable(repository, [key for key in old if not shard.holds(key)])
+        bodies = _readable(store, [key for key in old if not shard.holds(key)])
         count += len(bodies)
-        new = _fold_shard(repository, shard_name, shard, bodies)
+        new = _fold_shard(store, shard_name, shard, bodies)
         full[shard_name] = sorted({*full.get(shard_name, ()), *new} - set(going))
         written += new
-    catalogs = list(repository.refs.heads(sorted(heads)))
+    catalogs = list(store.refs.heads(sorted(heads)))
     outdated = {key for one in catalogs if one.name.key in durable for key in one.replaces} & set(heads)
     deleted += len(outdated) - len(transport.delete(sorted(outdated)))
-    written += _write_heads(repository, full, [one for one in catalogs if one.name.key not in outdated])
+    written += _write_heads(store, full, [one for one in catalogs if one.name.key not in outdated])
     return Folded(count, tuple(written), deleted)
 
 
-def fold_when_due(repository: Repository, experiment: ObjectID) -> Folded | None:
+def fold_when_due(store: Foldable, experiment: ObjectID) -> Folded | None:
     """Fold if the shard of an experiment, taken as a sample of all 256, has many old records; return what was done.
 
     Records of two days are counted: those that were folded the day before are still there, and go with the next fold.
@@ -127,7 +167,7 @@ def fold_when_due(repository: Repository, experiment: ObjectID) -> Folded | None
     Raises:
         As `fold`.
     """
-    transport = repository.transport
+    transport = store.transport
     now = transport.probe()
 
     def is_old(info: KeyInfo, days: int) -> bool:
@@ -136,7 +176,7 @@ def fold_when_due(repository: Repository, experiment: ObjectID) -> Folded | None
     count = sum(is_old(info, 2) for info in transport.list(f"refs/{experiment.hex()[:2]}/"))
     if count < _DUE_RECORDS or any(not is_old(info, 1) for info in transport.list("cat/")):
         return None
-    return fold(repository)
+    return fold(store)
 
 
 def _catalog_name(key: str) -> CatalogName | None:
@@ -146,12 +186,14 @@ def _catalog_name(key: str) -> CatalogName | None:
         return None
 
 
-def _readable(repository: Repository, keys: Iterable[str]) -> dict[str, bytes]:
+def _readable(store: Foldable, keys: Iterable[str]) -> dict[str, bytes]:
     """Return the bodies of those records that can be read; damaged ones stay where they are."""
     bodies = {}
+    keys = list(keys)
+    store.refs.expect(keys)
     for key in keys:
         try:
-            body = repository.transport.get(key, 0, MAX_RECORD_BYTES + 1)
+            body = store.transport.get(key, 0, MAX_RECORD_BYTES + 1)
             decode_record(RecordName.parse(key), body)
         except (CorruptionError, KeyNotFoundError):  # told by whoever lists; or folded by another meanwhile
             continue
@@ -159,7 +201,7 @@ def _readable(repository: Repository, keys: Iterable[str]) -> dict[str, bytes]:
     return bodies
 
 
-def _fold_shard(repository: Repository, name: str, shard: _Shard, bodies: dict[str, bytes]) -> list[str]:
+def _fold_shard(store: Foldable, name: str, shard: _Shard, bodies: dict[str, bytes]) -> list[str]:
     """Put the full catalogs that hold some bodies and, of the live ones, those that are not much larger."""
     if not bodies:
         return []
@@ -177,7 +219,7 @@ def _fold_shard(repository: Repository, name: str, shard: _Shard, bodies: dict[s
     for batch in batches:
         # Only a catalog that holds all of it replaces another; what was merged is small and makes one batch.
         catalog_name, data = encode_full(name, batch, sorted(replaced) if len(batches) == 1 else ())
-        repository.transport.put(catalog_name.key, data)
+        store.transport.put(catalog_name.key, data)
         written.append(catalog_name.key)
     return written
 
@@ -194,7 +236,7 @@ def _batches(bodies: Mapping[str, bytes]) -> list[dict[str, bytes]]:
     return batches
 
 
-def _write_heads(repository: Repository, full: Mapping[str, Sequence[str]], heads: Sequence[HeadsCatalog]) -> list[str]:
+def _write_heads(store: Foldable, full: Mapping[str, Sequence[str]], heads: Sequence[HeadsCatalog]) -> list[str]:
     """Put one or more heads catalogs that speak for every shard, unless those that are there do."""
     speakers = {
         shard: next((one for one in heads if one.speaks_for(shard, keys)), None) for shard, keys in full.items() if keys
@@ -210,21 +252,21 @@ def _write_heads(repository: Repository, full: Mapping[str, Sequence[str]], head
         if speaker is not None:
             own = [one for key, one in speaker.experiments.items() if key.hex()[:2] == shard]
         else:
-            own = _entries(_Shard.load(repository, full[shard]))
+            own = _entries(_Shard.load(store, full[shard]))
         own_size = sum(len(canonical.encode(one)) for one in own)
         if entries and size + own_size > _CATALOG_BYTES:
             last = f"{int(shard, 16) - 1:02x}"
-            written.append(_put_heads(repository, first, last, of, replaced, entries))
+            written.append(_put_heads(store, first, last, of, replaced, entries))
             entries, of, first, size = [], [], shard, 0
         entries += own
         size += own_size
         of += full[shard]
-    written.append(_put_heads(repository, first, _SHARDS[-1], of, replaced, entries))
+    written.append(_put_heads(store, first, _SHARDS[-1], of, replaced, entries))
     return written
 
 
 def _put_heads(
-    repository: Repository,
+    store: Foldable,
     first: str,
     last: str,
     of: Sequence[str],
@@ -232,7 +274,7 @@ def _put_heads(
     entries: Sequence[Mapping[str, Any]],
 ) -> str:
     name, data = encode_heads(first, last, of, sorted(replaced), entries)
-    repository.transport.put(name.key, data)
+    store.transport.put(name.key, data)
     return name.key
 
 

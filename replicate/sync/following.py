@@ -16,6 +16,7 @@ from replicate.background import BEGIN, END, note_outage, push_folder
 from replicate.errors import ReplicateError
 from replicate.host import Host
 from replicate.liveness import BEAT_PREFIX
+from replicate.objects.ids import ObjectID
 from replicate.reporting import Reporter
 from replicate.repository import Repository
 from replicate.sync.copying import Copied
@@ -37,6 +38,9 @@ class Following:
         remote: Where heartbeats go; it gives up soon.
         push: Copies what is not there yet.
         reporter: Hears of a push from when the program has ended, and waits for it.
+
+    Attributes:
+        experiment: The one that the program began or continued last.
     """
 
     def __init__(self, repository: Repository, remote: Transport, push: Push, reporter: Reporter) -> None:
@@ -52,6 +56,7 @@ class Following:
         self._is_ending = False
         self._is_pushed = False
         self._is_reached = False
+        self.experiment: ObjectID | None = None
 
     def run(self, fd: int) -> bool:
         """Listen on a pipe until the program at its other end has ended; return whether all is pushed then."""
@@ -87,6 +92,7 @@ class Following:
         word, _, session = line.partition(" ")
         if word == BEGIN:
             self._sessions.add(session)
+            self.experiment = ObjectID.parse(session.partition("~")[0])
         elif word == END:
             self._sessions.discard(session)
         with self._wake:
