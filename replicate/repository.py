@@ -6,9 +6,9 @@ import contextlib
 import fcntl
 import functools
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from replicate.config import STORE_NAME, Project
 from replicate.errors import (
@@ -22,7 +22,7 @@ from replicate.errors import (
 from replicate.history import History
 from replicate.host import Host
 from replicate.liveness import Liveness
-from replicate.objects.ids import blob_id
+from replicate.objects.ids import ObjectID, blob_id
 from replicate.overview import Overview
 from replicate.refs import CommitRecord, RecordName, RefStore
 from replicate.refs.cache import ShardCache
@@ -85,6 +85,36 @@ def open_store(place: str, host: Host, options: Mapping[str, str] | None = None)
     from replicate.transport.remote import open_transport  # what needs fsspec is loaded for a URL only
 
     return open_transport(place, options, host=host)
+
+
+class Elsewhere(NamedTuple):
+    """A store that is only read: its place, its transport, and the folder for what this machine knows of it."""
+
+    place: str
+    transport: Transport
+    caches: str
+
+
+def open_elsewhere(place: str, transport: Transport, caches: str, limit_bytes: int | None = None) -> Elsewhere:
+    """Look at a store that is to be read, in one request; what is read of a URL is kept in a folder in `caches`.
+
+    Raises:
+        As `Repository.elsewhere`.
+    """
+    is_folder = isinstance(transport, LocalTransport)
+    store = transport.root if isinstance(transport, LocalTransport) else place
+    names = check_format(transport, store, by_size=not is_folder)
+    if "v1" not in names:
+        raise no_store_at(store)
+    identity = "\n".join([store, *sorted(one for one in names if one.startswith("store~"))])
+    own = os.path.join(caches, blob_id(identity.encode("utf-8", "surrogateescape")).hex()[:32])
+    if not is_folder:
+        from replicate.transport.blocks import default_limit
+        from replicate.transport.caching import CachingTransport
+
+        limit = default_limit(caches) if limit_bytes is None else limit_bytes
+        transport = CachingTransport(transport, os.path.join(own, "blocks"), limit)
+    return Elsewhere(store, transport, own)
 
 
 def no_store_at(place: str) -> StorageMissingError:
@@ -178,27 +208,20 @@ class Repository:
             StorageMissingError: There is no store. StorageError: It cannot be reached.
             UnsupportedFormatError: It needs a newer version. CorruptionError: Its marker is none.
         """
-        transport = transport or open_store(place, host, options)
-        is_folder = isinstance(transport, LocalTransport)
-        store = transport.root if isinstance(transport, LocalTransport) else place
-        names = check_format(transport, store, by_size=not is_folder)
-        if "v1" not in names:
-            raise no_store_at(store)
-        identity = "\n".join([store, *sorted(one for one in names if one.startswith("store~"))])
-        own = os.path.join(caches, blob_id(identity.encode("utf-8", "surrogateescape")).hex()[:32])
-        if not is_folder:
-            from replicate.transport.blocks import default_limit
-            from replicate.transport.caching import CachingTransport
-
-            limit = default_limit(caches) if limit_bytes is None else limit_bytes
-            transport = CachingTransport(transport, os.path.join(own, "blocks"), limit)
+        found = open_elsewhere(place, transport or open_store(place, host, options), caches, limit_bytes)
         # No path is in the project: its folder is one that nobody works in.
-        return cls(Project(own, store), host, reporter, transport, caches=own)
+        own = Project(found.caches, found.place)
+        return cls(own, host, reporter, found.transport, caches=found.caches)
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether this is no project's store: there is no worktree, and nothing is written."""
         return self._caches is not None
+
+    @property
+    def own(self) -> Repository:
+        """The store alone, without another one that is read together with it; see `replicate.united`."""
+        return self
 
     def _tell_damage(self, error: CorruptionError) -> None:
         self.reporter.warn(f"{error.message}; it is left out")
@@ -227,7 +250,7 @@ class Repository:
         """The dedup index."""
         from replicate.objects.index import ObjectIndex
 
-        durable = self.project.durability == "safe"
+        durable = self.project.durability == "safe" and not self.is_elsewhere  # making a pack durable writes it
         return ObjectIndex(self.cache_path("objects.db"), self.transport, self.host.boot_id, durable=durable)
 
     def writer(self, workers: int = 1) -> ObjectWriter:
@@ -309,6 +332,10 @@ class Repository:
 
         return ObjectStore(self.transport, self.view(*locators), min(_MAX_READERS, self.host.cpu_count))
 
+    def find_objects(self, prefix: str, limit: int) -> Sequence[tuple[ObjectID, int]]:
+        """Return up to `limit` (id, kind) of objects whose ids begin with some hex digits, as `all_objects` found."""
+        return self.index.find_prefix(prefix, limit)
+
     def all_objects(self) -> ObjectStore:
         """Return every object in the store, by the dedup index brought up to date."""
         from replicate.objects.store import ObjectStore
@@ -318,7 +345,25 @@ class Repository:
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Hold `local/lock` shared: packs that this save relies on are not collected meanwhile."""
+        """Hold `local/lock` shared: packs that this save relies on are not removed meanwhile."""
+        with self._open_lock() as fd:
+            with contextlib.suppress(OSError):  # on a file system without locks nothing is removed
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            yield
+
+    @contextlib.contextmanager
+    def without_saves(self) -> Iterator[bool]:
+        """Hold `local/lock` exclusively, unless a save or a copy is under way, or there are no locks; tell whether."""
+        with self._open_lock() as fd:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield True
+
+    @contextlib.contextmanager
+    def _open_lock(self) -> Iterator[int]:
         self._refuse_elsewhere()
         path = self.local_path("lock")
         try:
@@ -327,9 +372,7 @@ class Repository:
         except OSError as exc:
             raise StorageError(f"cannot write {path}: {exc.strerror}", key="local/lock", operation="write") from exc
         try:
-            with contextlib.suppress(OSError):  # a file system without locks has no local collection either
-                fcntl.flock(fd, fcntl.LOCK_SH)
-            yield
+            yield fd
         finally:
             os.close(fd)
 
@@ -346,8 +389,18 @@ class Repository:
 
     def read_head(self) -> CommitRecord | None:
         """Return the record of the commit that the worktree was last saved as or checked out from, if it is there."""
+        return self._read_head(self._worktree_path("head"))
+
+    def read_heads(self) -> Sequence[CommitRecord]:
+        """Return what `read_head` does for every worktree on this machine that uses the store."""
+        above = self.cache_path("worktree")
+        folders = os.listdir(above) if os.path.isdir(above) else ()
+        found = (self._read_head(os.path.join(above, folder, "head")) for folder in folders)
+        return [record for record in found if record is not None]
+
+    def _read_head(self, path: str) -> CommitRecord | None:
         try:
-            with open(self._worktree_path("head"), encoding="ascii") as file:
+            with open(path, encoding="ascii") as file:
                 name = RecordName.parse(file.read().strip())
         except (OSError, UnicodeDecodeError, CorruptionError):
             return None
@@ -395,10 +448,12 @@ class Repository:
             _held.remove(held)
             os.close(held)
 
-    def is_session_running(self, session: str) -> bool:
-        """Tell whether a process on this machine holds a session."""
+    def is_session_running(self, session: str) -> bool | None:
+        """Tell whether a process on this machine holds a session; None if none ever did in this store."""
         try:
             fd = os.open(self.local_path("sessions", session), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
         except OSError:
             return False
         try:
@@ -412,6 +467,6 @@ class Repository:
     @functools.cached_property
     def liveness(self) -> Liveness:
         """Tells which sessions run, here and on other machines."""
-        # The locks of a session lie in the store that it saves to, so of a URL only heartbeats tell.
-        host = replace(self.host, name="") if is_url(self.project.store) else self.host
+        # The locks of a session lie in the store that it saves to, so of another one only heartbeats tell.
+        host = replace(self.host, name="") if self.is_elsewhere else self.host
         return Liveness(self.transport, host, self.is_session_running)

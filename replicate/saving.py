@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from replicate.base import Base, DirectoryState, load_directories
 from replicate.earlier import EarlierFiles
-from replicate.errors import CorruptionError, ObjectNotFoundError, StorageError
+from replicate.errors import CorruptionError, ObjectNotFoundError, StorageError, StorageFullError
 from replicate.objects.choosing import cut
 from replicate.objects.cutting import MAX_PIECE_BYTES
 from replicate.objects.ids import Kind, ObjectID, blob_id
@@ -126,6 +126,10 @@ class Save:
                     root.tree, PathList.of([*self._unstable, *self._grown]), PathList.of(self._skipped)
                 )
                 record, stored = self._publish(commit, root, session, started)
+        except StorageFullError as exc:
+            if self._repository.project.repository:  # a save does not wait for what is elsewhere
+                exc.hint = "free some space: with `cache: 0` in replicate.yaml `replicate push` does; and save again"
+            raise
         finally:
             self._writer.close()
         self._warn()

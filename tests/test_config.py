@@ -208,13 +208,39 @@ def test_the_repository_may_be_elsewhere(root: Path, value: str, place: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("20GB", 20 * 10**9),
+        ("1.5 gb", 1_500_000_000),
+        ("500MB", 500_000_000),
+        ("0.5TB", 5 * 10**11),
+        ("12b", 12),
+        ("10%", 10**11),
+        ("2.5 %", 25 * 10**9),
+        ("0", 0),
+        ("none", None),
+        ("None", None),
+    ],
+)
+def test_the_cache_is_a_size_or_a_share_of_the_disk(root: Path, value: str, size: int | None) -> None:
+    assert config.cache_bytes(configured(root, f"cache: {value}\n").cache, 10**12) == size
+
+
+@pytest.mark.parametrize("value", ["20", "-1GB", "GB", "10%%", "20GiB", "1e3GB", "much", "20GB 1", "٣GB"])
+def test_other_values_of_the_cache_are_refused(root: Path, value: str) -> None:
+    assert refusal(root, f"cache: {value}\n") == (
+        f"replicate.yaml line 1: cache is a size such as 20GB, 10% of the disk, 0 or none, not {value!r}"
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("stor: a\n", "replicate.yaml line 1: unknown key 'stor' (hint: did you mean 'store'?)"),
         (
             "# a\n\nbucket: a\n",
-            "replicate.yaml line 3: unknown key 'bucket' (hint: the keys are repository, store, durability, effort, "
-            "endpoint, profile, region, anonymous)",
+            "replicate.yaml line 3: unknown key 'bucket' (hint: the keys are repository, store, cache, durability, "
+            "effort, endpoint, profile, region, anonymous)",
         ),
         ("store: a\nstore: b\n", "replicate.yaml line 2: 'store' is there twice"),
         ("store:\n", "replicate.yaml line 1: 'store' needs a value that is text"),

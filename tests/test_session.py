@@ -400,6 +400,21 @@ class FullDisk(Disk):
         super().write(path, data, sync=sync)
 
 
+def test_a_full_disk_where_there_is_a_repository_elsewhere_is_told_what_frees_space(tmp_path: Path) -> None:
+    disk = FullDisk()
+    store = tmp_path / "w" / ".replicate"
+    project = SampleProject(tmp_path / "w", transport=LocalTransport(store, durability="fast", disk=disk))
+    project.config = replace(project.config, repository="s3://bucket/team")
+    session = project.begin()
+    disk.is_full = True
+    project.write("a", "2")
+    with pytest.raises(StorageFullError) as raised:
+        project.save(session)
+    assert raised.value.hint == (
+        "free some space: with `cache: 0` in replicate.yaml `replicate push` does; and save again"
+    )
+
+
 def test_a_full_disk_fails_the_save_and_the_next_one_is_fine_again(tmp_path: Path) -> None:
     disk = FullDisk()
     store = tmp_path / "w" / ".replicate"

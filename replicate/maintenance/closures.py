@@ -17,12 +17,13 @@ from replicate.maintenance.packs import Packs
 from replicate.maintenance.report import Findings, Paths, Target
 from replicate.objects.codecs import BASED, Encoding
 from replicate.objects.codecs.concat import Chunk
+from replicate.objects.decoding import check_entry, place_name
 from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Kind, ObjectID
 from replicate.objects.locator import Locator, read_locator
 from replicate.objects.model import Mode, TreeEntry, directory_size
 from replicate.objects.pack import Entry, Place, pack_key
-from replicate.objects.store import ObjectStore, check_entry, place_name
+from replicate.objects.store import ObjectStore
 from replicate.transport import Transport
 
 _KEPT_TREE_ENTRIES = 150_000
@@ -417,13 +418,19 @@ class Closures:
             return self._findings.add("object", f"blob {blob.hex()}", why)
         return self._check_read(chunk.object_id) if placed.encoding in BASED else None
 
+    def _lies_elsewhere(self, exc: ReplicateError) -> bool:
+        """Tell whether something cannot be read because the pack that it lies in was evicted."""
+        named = _IN_PACK.fullmatch(exc.where) if isinstance(exc, CorruptionError) else None
+        return named is not None and self._packs.is_elsewhere(ObjectID.parse(named["pack"]))
+
     def _check_read(self, blob: ObjectID, level: int = 2) -> str | None:
-        """Read a whole blob, once, and compare it with its id."""
+        """Read a whole blob, once, and compare it with its id; what lies elsewhere is left out."""
         if blob not in self._read_blobs:
             self._read_blobs[blob] = None
             try:
                 for _ in self._objects.iter_blob(blob):
                     pass
             except ReplicateError as exc:
-                self._read_blobs[blob] = self._why_unreadable(f"blob {blob.hex()}", exc, level)
+                if not self._lies_elsewhere(exc):
+                    self._read_blobs[blob] = self._why_unreadable(f"blob {blob.hex()}", exc, level)
         return self._read_blobs[blob]

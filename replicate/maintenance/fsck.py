@@ -10,9 +10,10 @@ Levels, each with those below it:
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+from collections.abc import Iterable, Set
 
 from replicate.errors import CorruptionError, InvalidInputError, ReplicateError
+from replicate.evicted import EvictedPack, read_evicted
 from replicate.maintenance.closures import Closures
 from replicate.maintenance.packs import Packs, is_plausible
 from replicate.maintenance.records import Keys, Records
@@ -40,7 +41,8 @@ def fsck(
 
     Args:
         transport: The store.
-        store: Its folder: what it is called in errors, and where `local/tmp` is looked into.
+        store: Its folder: what it is called in errors, and where `local/tmp` is looked into. Packs that were evicted
+            from it are no damage; what lies in them is not looked into.
         reporter: Hears of progress.
         level: How thoroughly: 0, 1, 2 or 4.
         commits: Look only at the packs and files of these commits, and of sessions that began with one of them. Every
@@ -54,7 +56,8 @@ def fsck(
     findings = Findings()
     keys = Keys(transport, findings, store)
     records = Records(transport, keys, findings)
-    presence = Presence(transport, keys, findings)
+    evicted = {one.pack: one for one in read_evicted(store)}
+    presence = Presence(transport, keys, findings, evicted.keys())
     referenced: set[ObjectID] = set()
     chosen: set[ObjectID] = set()
     for target in records.check(reporter):
@@ -65,7 +68,8 @@ def fsck(
                 presence.check(target, packs)
                 chosen |= packs
     if level >= 2:
-        looked_into = Packs(transport, keys.sizes, findings, everything=level >= 4)
+        elsewhere = {pack: one.size_bytes for pack, one in evicted.items() if pack not in keys.sizes}
+        looked_into = Packs(transport, keys.sizes, findings, elsewhere, everything=level >= 4)
         looked_into.check(chosen, reporter)
         closures = Closures(transport, looked_into, findings, everything=level >= 4)
         reporter.begin("checking checkpoints", records.closures, 0)
@@ -80,6 +84,7 @@ def fsck(
     if level >= 1:
         is_known = presence.is_complete and not any(one.kind in _HIDING for one in damage)
         findings.notes += _unreferenced(keys, referenced, is_known=is_known)
+        findings.notes += _elsewhere(evicted[pack] for pack in referenced & evicted.keys() - keys.sizes.keys())
     findings.notes += _leftovers(store)
     size = sum(keys.sizes.values())
     return Report(level, records.experiments, records.checkpoints, len(keys.sizes), size, damage, tuple(findings.notes))
@@ -104,8 +109,9 @@ class Presence:
         is_complete: Whether every packset could be read.
     """
 
-    def __init__(self, transport: Transport, keys: Keys, findings: Findings) -> None:
+    def __init__(self, transport: Transport, keys: Keys, findings: Findings, evicted: Set[ObjectID]) -> None:
         self._transport = transport
+        self._evicted = evicted
         self._refs = RefStore(transport, lambda error: None)
         self._keys = keys
         self._findings = findings
@@ -137,6 +143,7 @@ class Presence:
 
     def check(self, target: Target, packs: Set[ObjectID]) -> None:
         """Check the packs of one record."""
+        packs = packs - (self._evicted - self._keys.sizes.keys())
         if not packs <= self._keys.sizes.keys():
             self._keys.list_packs_again(self._transport)
         for pack in packs:
@@ -155,6 +162,16 @@ def _unreferenced(keys: Keys, referenced: Set[ObjectID], *, is_known: bool) -> l
     if not is_known:
         text = "packs that are needed only by what is damaged above, or by no checkpoint: keep them"
     return [Note("unreferenced-packs", len(sizes), sum(sizes), text)] if sizes else []
+
+
+def _elsewhere(evicted: Iterable[EvictedPack]) -> list[Note]:
+    by_place: dict[str, list[int]] = {}
+    for one in evicted:
+        by_place.setdefault(one.place, []).append(one.size_bytes)
+    return [
+        Note("evicted-packs", len(sizes), sum(sizes), f"packs lie only in {place}, and were not looked into")
+        for place, sizes in sorted(by_place.items())
+    ]
 
 
 def _leftovers(store: str) -> list[Note]:

@@ -60,15 +60,23 @@ class Packs:
         transport: The store.
         sizes: Every pack that was listed, with its size.
         findings: Hears of damage.
+        elsewhere: Packs that were evicted, with their sizes: they count as sound, and are not looked into.
         everything: Whether frames are read and decoded (level 4).
     """
 
     def __init__(
-        self, transport: Transport, sizes: Mapping[ObjectID, int], findings: Findings, *, everything: bool
+        self,
+        transport: Transport,
+        sizes: Mapping[ObjectID, int],
+        findings: Findings,
+        elsewhere: Mapping[ObjectID, int],
+        *,
+        everything: bool,
     ) -> None:
         self._transport = transport
         self._sizes = sizes
         self._findings = findings
+        self._elsewhere = elsewhere
         self._everything = everything
         self.damaged: set[ObjectID] = set()
         self._bad: dict[ObjectID, frozenset[int]] = {}  # offsets of frames
@@ -143,8 +151,8 @@ class Packs:
         return kept
 
     def entries(self, pack: ObjectID) -> frozenset[Entry] | None:
-        """Return the entries of a listed pack; None when its footer cannot be read."""
-        if pack in self._without_footer:
+        """Return the entries of a listed pack; None when its footer cannot be read, or it lies elsewhere."""
+        if pack in self._without_footer or pack in self._elsewhere:
             return None
         found = self._entries.get(pack)
         if found is not None:
@@ -159,8 +167,12 @@ class Packs:
         return None
 
     def size(self, pack: ObjectID) -> int | None:
-        """Return a pack's size, None when it is not there."""
-        return self._sizes.get(pack)
+        """Return a pack's size, None when it is neither there nor elsewhere."""
+        return self._sizes.get(pack, self._elsewhere.get(pack))
+
+    def is_elsewhere(self, pack: ObjectID) -> bool:
+        """Tell whether a pack was evicted: what lies in it cannot be read here."""
+        return pack in self._elsewhere
 
     def is_bad(self, place: Place) -> bool:
         """Tell whether the frame at a place is known to be damaged; where nothing but the frame can tell, read it."""

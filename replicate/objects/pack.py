@@ -30,6 +30,8 @@ PACK_MAGIC = b"RPLPACK\x01"
 FRAME_MAGIC = b"OBJ1"
 END_MAGIC = b"RPLEND\x00\x01"
 FLAG_META = 1
+NO_NONCE = bytes(16)
+"""Of a pack that holds pieces of one file alone, none on a base: equal files make equal packs."""
 _MAX_ENTRIES = 4_000_000
 _KINDS = frozenset(Kind)
 _SUFFIX_BYTES = 64 << 10
@@ -59,6 +61,19 @@ def pack_key(pack: ObjectID) -> str:
     """Return the storage key of a pack."""
     name = pack.hex()
     return f"packs/{name[:2]}/{name}"
+
+
+def is_reproducible(header: Buffer) -> bool:
+    """Tell whether the pack that begins with these 32 bytes is one that other machines may have made as well."""
+    if len(header) != HEADER.size:
+        return False
+    magic, _, _, nonce = HEADER.unpack(header)
+    return bool(magic == PACK_MAGIC and nonce == NO_NONCE)
+
+
+def is_meta(header: Buffer) -> bool:
+    """Tell whether the pack that begins with these 32 bytes says that it is a meta pack."""
+    return len(header) == HEADER.size and bool(HEADER.unpack(header)[1] & FLAG_META)
 
 
 class PackBuffer:

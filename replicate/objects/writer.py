@@ -8,9 +8,8 @@ data pack is durable before the meta pack is put; publishing the record is the c
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -27,7 +26,8 @@ from replicate.objects.frames import FrameRef
 from replicate.objects.ids import Buffer, Kind, ObjectID, blob_id, object_id
 from replicate.objects.index import ObjectIndex
 from replicate.objects.locator import MAX_OLDER, Locator, LocatorView, read_locator
-from replicate.objects.pack import Entry, PackBuffer, Place, pack_key
+from replicate.objects.pack import Entry, PackBuffer, Place
+from replicate.objects.putting import PackPuts
 from replicate.objects.reuse import chain, references, reusable
 from replicate.objects.store import ObjectStore
 from replicate.objects.turns import Turns
@@ -35,7 +35,6 @@ from replicate.transport import Transport
 
 INLINE_BYTES = 1 << 20
 MAX_INLINE_PACKS = 400
-_PUTS = 3
 _LISTED_PACK_BYTES = 256  # more than an id in a packset list; two for its frame
 OWN_PACKS_BYTES = 64 << 20
 _DEAD_SLACK = 1024
@@ -90,7 +89,7 @@ class ObjectWriter:
         self._transport = transport
         self._index = index
         self._objects = ObjectStore(transport, index)
-        self._random = random
+        self._puts = PackPuts(transport, random)
         self._durable = durable
         self._effort = effort
         self._lock = threading.Lock()
@@ -98,34 +97,29 @@ class ObjectWriter:
         self._meta = PackBuffer()
         self._current = self._small
         self._own: PackBuffer | None = None
-        self._spare: list[PackBuffer] = []
-        self._putting: deque[Future[PackBuffer]] = deque()
         self._new: set[bytes] = set()
         self._new_whole: set[bytes] = set()  # of these, the blobs that are one frame
         self._relied: dict[bytes, Place] = {}
         self._chunks: dict[bytes, list[Chunk]] = {}
         self._bases: dict[bytes, ObjectID] = {}
-        self._sealed: list[tuple[ObjectID, int, list[Entry]]] = []
-        self._meta_packs: list[ObjectID] = []
         self._pieces = ThreadPoolExecutor(workers, "replicate-piece")
-        self._puts = ThreadPoolExecutor(_PUTS, "replicate-put")
         self._buffers = threading.local()
         self.new_bytes = 0
 
     @property
     def stored_bytes(self) -> int:
         """The length of the packs that were put."""
-        return sum(size for _, size, _ in self._sealed)
+        return sum(size for _, size, _ in self._puts.sealed)
 
     def close(self) -> None:
         """End the threads. What was put and not published is garbage that harms nothing."""
         self._pieces.shutdown(cancel_futures=True)
-        self._puts.shutdown(cancel_futures=True)
+        self._puts.close()
 
     def write_blob(self, data: Buffer, piece: Piece | None = None, earlier: Earlier | None = None) -> ObjectID:
         """Store a blob of at most 4 MiB and return its id. `piece` and `earlier` are of a file that is one piece."""
         wanted = blob_id(data)
-        self._write_piece(wanted, data, piece, earlier)
+        self._add_blob(wanted, data, *self._encode(wanted, data, piece, earlier))
         return wanted
 
     def write_large(
@@ -148,11 +142,11 @@ class ObjectWriter:
             earlier: A version of it on which pieces may be stored as differences.
         """
         if source.size_bytes >= OWN_PACKS_BYTES:
-            self._own = self._current = self._own or self._take_buffer()
+            self._own = self._current = self._own or self._puts.take_buffer()
         hasher = blake3()
-        turns = Turns()
+        hashing, storing = Turns(), Turns()
         futures = [
-            self._pieces.submit(self._work_piece, source, number, piece, hasher, turns, earlier)
+            self._pieces.submit(self._work_piece, source, number, piece, hasher, hashing, storing, earlier)
             for number, piece in enumerate(pieces)
         ]
         chunks = []
@@ -162,7 +156,8 @@ class ObjectWriter:
                 chunks.append(chunk)
                 advance(chunk.length)
         except BaseException as exc:
-            turns.stop(exc)
+            hashing.stop(exc)
+            storing.stop(exc)
             for future in futures:
                 future.cancel()
             for future in futures:
@@ -182,44 +177,57 @@ class ObjectWriter:
         number: int,
         piece: Piece,
         hasher: blake3,
-        turns: Turns,
+        hashing: Turns,
+        storing: Turns,
         earlier: Earlier | None,
     ) -> Chunk:
+        """Hash and store a piece, both in its turn: the order of frames depends on the file alone."""
         buffer = getattr(self._buffers, "piece", None)
         if buffer is None:
             buffer = self._buffers.piece = memoryview(bytearray(MAX_PIECE_BYTES))
         view = buffer[: piece.length]
         try:
             source.read_into(piece.offset, view)
-            turns.wait(number)
+            hashing.wait(number)
             hasher.update(view)
         except BaseException as exc:
-            turns.stop(exc)
+            hashing.stop(exc)
             raise
-        turns.next()
+        hashing.next()
         chunk = Chunk(blob_id(view), piece.length)
-        self._write_piece(chunk.object_id, view, piece, earlier)
+        encoded = self._encode(chunk.object_id, view, piece, earlier)
+        storing.wait(number)
+        self._add_blob(chunk.object_id, view, *encoded)
+        storing.next()
         return chunk
 
-    def _write_piece(self, wanted: ObjectID, data: Buffer, piece: Piece | None, earlier: Earlier | None) -> None:
-        """Store a blob that is one frame, unless it is known as one: a list of chunks cannot be a chunk (I7)."""
+    def _encode(
+        self, wanted: ObjectID, data: Buffer, piece: Piece | None, earlier: Earlier | None
+    ) -> tuple[Encoded | None, list[Place]]:
+        """Encode a blob that is one frame, and tell what it lies on.
+
+        None when it is known as one frame: a list of chunks cannot be a chunk (I7).
+        """
         if self._holds_whole(wanted):
-            return
+            return None, []
         links: list[Place] = []
 
-        def find_base() -> tuple[Place, bytes] | None:
+        def find_base() -> tuple[Place, Buffer] | None:
             links[:] = self._find_links(piece, earlier, len(data))
             if earlier is None or not links:
                 return None
             base = links[0].entry.object_id
             try:
-                return links[0], earlier.read(base, len(data)) or self._objects.read(base)
+                return links[0], earlier.read(base, len(data)) or self._objects.read_view(base)
             except (CorruptionError, NotFoundError):  # nothing is to be built on this; `fsck` tells of it
                 return None
 
-        encoded = encode(data, piece, find_base, ordered=self._effort == "high")
+        return encode(data, piece, find_base, ordered=self._effort == "high"), links
+
+    def _add_blob(self, wanted: ObjectID, data: Buffer, encoded: Encoded | None, links: Sequence[Place]) -> None:
+        """Add an encoded blob to the current data pack, if it is not there yet."""
         with self._lock:
-            if wanted not in self._new_whole:
+            if encoded is not None and wanted not in self._new_whole:
                 if encoded.base is not None:
                     self._bases[wanted] = encoded.base
                     self._relied.update((link.entry.object_id, link) for link in links)
@@ -299,12 +307,13 @@ class ObjectWriter:
         """Add a frame to the current data pack. The lock is held."""
         encoding, depth, payload, _ = encoded
         if not self._current.fits(len(payload)):
-            full, self._current = self._current, self._take_buffer()
-            if full is self._own:
+            full, self._current = self._current, self._puts.take_buffer()
+            is_own = full is self._own
+            if is_own:
                 self._own = self._current
             else:
                 self._small = self._current
-            self._start_put(full, is_meta=False)
+            self._puts.start(full, is_own=is_own)
         self._current.add(kind, encoding, depth, raw_length, wanted, payload)
         self._new.add(wanted)
         self._new_whole.add(wanted)
@@ -313,54 +322,23 @@ class ObjectWriter:
         """Begin to put what small blobs there are, unless they are few enough for the meta pack; does not wait."""
         with self._lock:
             if self._small.used >= INLINE_BYTES:
-                full, self._small = self._small, self._take_buffer()
+                full, self._small = self._small, self._puts.take_buffer()
                 self._current = self._small
-                self._start_put(full, is_meta=False)
+                self._puts.start(full)
 
     def _end_own_packs(self) -> None:
         assert self._own is not None
         with self._lock:
             own, self._own, self._current = self._own, None, self._small
-            if own.is_empty:
-                self._spare.append(own)
-            else:
-                self._start_put(own, is_meta=False)
-
-    def _take_buffer(self) -> PackBuffer:
-        if not self._spare and len(self._putting) >= _PUTS:
-            self._wait_put()
-        return self._spare.pop() if self._spare else PackBuffer()
-
-    def _start_put(self, buffer: PackBuffer, *, is_meta: bool) -> None:
-        if len(self._putting) >= _PUTS:
-            self._wait_put()
-        self._putting.append(self._puts.submit(self._put, buffer, is_meta))
-
-    def _wait_put(self) -> None:
-        """Wait for the put that began first; its buffer is free then."""
-        self._spare.append(self._putting.popleft().result())
-
-    def _wait_puts(self) -> None:
-        while self._putting:
-            self._wait_put()
-
-    def _put(self, buffer: PackBuffer, is_meta: bool) -> PackBuffer:
-        """Seal a buffer and put it; runs in the put thread."""
-        pack, view = buffer.seal(self._random(16), is_meta=is_meta)
-        self._transport.put(pack_key(pack), view)
-        self._sealed.append((pack, len(view), buffer.entries))
-        if is_meta:
-            self._meta_packs.append(pack)
-        buffer.clear()
-        return buffer
+            self._puts.start(own, is_own=True)
 
     def _add_meta(
         self, kind: Kind, encoding: Encoding, depth: int, raw_length: int, wanted: ObjectID, payload: Buffer
     ) -> Entry:
         with self._lock:
             if not self._meta.fits(len(payload)):
-                full, self._meta = self._meta, self._take_buffer()
-                self._start_put(full, is_meta=True)
+                full, self._meta = self._meta, self._puts.take_buffer()
+                self._puts.start(full, is_meta=True)
             self._new.add(wanted)
             return self._meta.add(kind, encoding, depth, raw_length, wanted, payload)
 
@@ -375,33 +353,33 @@ class ObjectWriter:
                 written whole.
         """
         with self._lock:
-            self._wait_puts()
+            self._puts.wait()
             if not self._small.is_empty:
                 fits = self._meta.fits(self._small.used, len(self._small.entries))
                 is_listed = any(entry.object_id in self._chunks for entry in self._small.entries)  # as chunks, there
                 inline = self._small.used < INLINE_BYTES and fits and not is_listed
-                if inline and not any(pack not in self._meta_packs for pack, _, _ in self._sealed):
+                if inline and not any(pack not in self._puts.meta for pack, _, _ in self._puts.sealed):
                     self._meta.take_frames(self._small)
                     self._small.clear()
                 else:
-                    self._start_put(self._small, is_meta=False)
-                    self._wait_puts()
+                    self._puts.start(self._small)
+                    self._puts.wait()
         locator, packs = self._make_locator(previous, live)
         encoded = locator.encode()
         if locator.own and not self._meta.fits(len(encoded) + _LISTED_PACK_BYTES * (len(packs) + 1)):
             with self._lock:  # it tells of the pack that it lies in, so that must not end in between
-                full, self._meta = self._meta, self._take_buffer()
-                self._start_put(full, is_meta=True)
-                self._wait_puts()
+                full, self._meta = self._meta, self._puts.take_buffer()
+                self._puts.start(full, is_meta=True)
+                self._puts.wait()
             locator, packs = self._make_locator(previous, live)
             encoded = locator.encode()
-        packs |= {pack for pack, _, _ in self._sealed}
+        packs |= {pack for pack, _, _ in self._puts.sealed}
         entry = self.write_meta(Kind.LOCATOR, encoded)
         listed: Entry | None = None
         if len(packs) >= MAX_INLINE_PACKS:
             listed = self.write_meta(Kind.PACKSET, canonical.encode(sorted(packs)))
         self._put_last(self._meta)
-        meta_pack = self._sealed[-1][0]
+        meta_pack = self._puts.sealed[-1][0]
         return Stored(
             FrameRef(meta_pack, entry.offset, entry.length),
             locator.older,
@@ -409,7 +387,7 @@ class ObjectWriter:
             locator.whole,
             frozenset(packs | {meta_pack}),
             FrameRef(meta_pack, listed.offset, listed.length) if listed else None,
-            tuple(self._meta_packs),
+            tuple(self._puts.meta),
             locator.spread,
         )
 
@@ -421,10 +399,9 @@ class ObjectWriter:
         """Put buffers one after the other, unless they are empty; every pack is durable then, and the index knows."""
         with self._lock:
             for buffer in buffers:
-                if not buffer.is_empty:
-                    self._start_put(buffer, is_meta=buffer is self._meta)
-                self._wait_puts()
-        for pack, size, entries in self._sealed:
+                self._puts.start(buffer, is_meta=buffer is self._meta)
+                self._puts.wait()
+        for pack, size, entries in self._puts.sealed:
             self._index.add(pack, size, entries, durable=self._durable)
 
     def _make_locator(
@@ -432,7 +409,7 @@ class ObjectWriter:
     ) -> tuple[Locator, set[ObjectID]]:
         """Return this save's locator and the older packs that its closure may need."""
         own = tuple(self._meta.entries)
-        places = [Place(pack, size, entry) for pack, size, entries in self._sealed for entry in entries]
+        places = [Place(pack, size, entry) for pack, size, entries in self._puts.sealed for entry in entries]
         places += self._relied.values()
         count = len(own) + len(places)
         if previous is None:

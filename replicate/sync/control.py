@@ -22,7 +22,10 @@ from replicate.transport import Transport
 
 _VALID_NS = 3600 * 10**9
 _STORE = "ctl/store~"
-_PART = re.compile(r"ctl/store~.*|packs/../[0-9a-f]{64}|refs/../[0-9a-f]{64}~.*|cat/[hf]~.*", re.ASCII)
+_PART = re.compile(
+    r"ctl/store~.*|packs/../[0-9a-f]{64}|refs/../[0-9a-f]{64}~.*|cat/[hf]~.*|beats/[0-9a-f]{64}~.*|probe/[0-9a-f]{32}.*",
+    re.ASCII,
+)
 
 
 @runtime_checkable

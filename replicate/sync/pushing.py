@@ -5,9 +5,13 @@ What the other is known to hold stands in the journal; where that does not tell,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from replicate.errors import ReplicateError
+from replicate.evicted import EvictedPack, read_evicted, write_evicted
 from replicate.objects.ids import ObjectID
+from replicate.objects.pack import HEADER, is_reproducible, pack_key
 from replicate.refs import RecordName
 from replicate.reporting import Reporter
 from replicate.repository import Repository
@@ -16,8 +20,12 @@ from replicate.sync.control import Control
 from replicate.sync.copying import Copied, Copying, planned
 from replicate.sync.journal import Journal
 from replicate.sync.planning import Plan, Reader, Selection, Step, is_wanted
-from replicate.sync.transfer import DEFAULT_JOBS, pack_sizes
+from replicate.sync.transfer import DEFAULT_JOBS, look_for, pack_sizes
+from replicate.text import plural
 from replicate.transport import Transport
+
+_MIN_SHARED_BYTES = 1 << 20
+_LOOKS = 2
 
 
 def push(
@@ -54,8 +62,11 @@ def push(
     with repository.saving():
         pushing = _Pushing(repository, remote, experiments, journal, reporter, jobs)
         plan = pushing.plan()
+        if not dry_run:
+            _note_elsewhere(repository, pushing.elsewhere, control.place)
         if dry_run or not (plan.steps or plan.failures):
             return planned(plan, is_empty=pushing.is_empty)
+        _tell_evicted(repository, plan, reporter)
         copying = Copying(
             repository.transport,
             remote,
@@ -69,13 +80,32 @@ def push(
         return copying.run(plan, "pushing")
 
 
+def _note_elsewhere(repository: Repository, packs: Mapping[ObjectID, int], place: str) -> None:
+    """List packs as evicted that checkpoints here need, and that are found there only: the list may have been lost."""
+    store = repository.project.store
+    known = read_evicted(store)
+    new = packs.keys() - {one.pack for one in known}
+    if new:
+        with contextlib.suppress(OSError):  # derived (I4)
+            write_evicted(store, [*known, *(EvictedPack(pack, packs[pack], place) for pack in sorted(new))])
+
+
+def _tell_evicted(repository: Repository, plan: Plan, reporter: Reporter) -> None:
+    """Say of packs that are to be copied and were given up here where they lie: copying them fails."""
+    gone = [one for one in read_evicted(repository.project.store) if one.pack in plan.packs]
+    for place in sorted({one.place for one in gone}):
+        count = sum(one.place == place for one in gone)
+        hint = f"`replicate pull -R {place}` brings back what is there"
+        reporter.warn(f"{plural(count, 'pack')} to be pushed lie only in {place}: {hint}, then push again")
+
+
 def open_journal(repository: Repository, control: Control, *, read_only: bool) -> Journal:
     """Return what this project knows of the store that `control` looks at."""
     return Journal(repository.local_path("journal"), control.place, control.identity, read_only=read_only)
 
 
 class _Pushing:
-    """Finds out what is to be pushed."""
+    """Finds out what is to be pushed. `elsewhere`: packs that records here need and only the remote has, with bytes."""
 
     def __init__(
         self,
@@ -93,6 +123,7 @@ class _Pushing:
         self._reporter = reporter
         self._jobs = jobs
         self.is_empty = False
+        self.elsewhere: dict[ObjectID, int] = {}
         self._reader: Reader
 
     def read_body(self, name: RecordName) -> bytes | None:
@@ -123,6 +154,7 @@ class _Pushing:
         unknown = {step.name.experiment for step in steps if not self._journal.knows(step.name.experiment)}
         if unknown:
             steps = self._look_there(steps, unknown, sizes)
+        self._look_for_shared([step for step in steps if step.name.experiment not in unknown], sizes)
         missing = {pack: sizes.get(pack, 0) for pack in packs - self._journal.packs}
         return Plan(steps, missing, self._reader.failures, self._reader.unreadable)
 
@@ -130,9 +162,11 @@ class _Pushing:
         self, steps: Sequence[Step], unknown: Collection[ObjectID], sizes: dict[ObjectID, int]
     ) -> list[Step]:
         """Note in the journal what the remote has of some experiments, and return the steps that it lacks."""
-        needed = {pack for step in steps if step.name.experiment in unknown for pack in step.packs if pack in sizes}
+        needed = {pack for step in steps if step.name.experiment in unknown for pack in step.packs}
+        needed -= self._journal.packs
         there = pack_sizes(self._remote, needed, self._jobs)
-        self._journal.add_packs(pack for pack, size in there.items() if size == sizes[pack])  # else it is cut short
+        self._note_packs(there, sizes)
+        self.elsewhere = {pack: size for pack, size in there.items() if pack not in sizes}
         contents = Contents(self._remote, unknown, lambda error: None, self._jobs)
         held = [
             step
@@ -145,3 +179,29 @@ class _Pushing:
         self._journal.add_records(keys)
         self._journal.note_look(None if self._experiments is None else unknown)
         return [step for step in steps if step.name.key not in keys]
+
+    def _note_packs(self, there: Mapping[ObjectID, int], sizes: Mapping[ObjectID, int]) -> None:
+        """Note in the journal packs that the remote has; one of another length than here was cut short."""
+        self._journal.add_packs(pack for pack, size in there.items() if size == sizes.get(pack, size))
+
+    def _look_for_shared(self, steps: Iterable[Step], sizes: Mapping[ObjectID, int]) -> None:
+        """Note which large packs are there although they were never pushed: of a file that others have saved too.
+
+        Of every save two are looked for, and all when one of these is there.
+        """
+        seen = set(self._journal.packs)
+        saves: list[list[ObjectID]] = []
+        for step in steps:
+            new = [pack for pack in step.packs if pack not in seen and sizes.get(pack, 0) >= _MIN_SHARED_BYTES]
+            seen.update(new)
+            shared = [pack for pack in new if self._may_be_shared(pack)]
+            saves += [shared] if shared else []
+        found = look_for(self._remote, {pack for save in saves for pack in save[:_LOOKS]}, self._jobs)
+        rest = {pack for save in saves if not found.keys().isdisjoint(save) for pack in save[_LOOKS:]}
+        self._note_packs(found | look_for(self._remote, rest, self._jobs), sizes)
+
+    def _may_be_shared(self, pack: ObjectID) -> bool:
+        try:
+            return is_reproducible(self._transport.get(pack_key(pack), 0, HEADER.size))
+        except ReplicateError:  # copying it will tell
+            return False

@@ -118,6 +118,10 @@ def list_keys(transport: Transport, top: str, prefixes: Collection[str] | None, 
     else:
         yield from found
         return
+    yield from _list_each(transport, prefixes, jobs)
+
+
+def _list_each(transport: Transport, prefixes: Collection[str], jobs: int) -> Iterator[KeyInfo]:
     for _, infos in side_by_side(((prefix, 0) for prefix in prefixes), lambda one: list(transport.list(one)), jobs):
         if isinstance(infos, ReplicateError):
             raise infos
@@ -126,8 +130,13 @@ def list_keys(transport: Transport, top: str, prefixes: Collection[str] | None, 
 
 def pack_sizes(transport: Transport, packs: Collection[ObjectID], jobs: int) -> dict[ObjectID, int]:
     """Return the bytes of those of some packs that a store holds."""
-    keys = {pack_key(pack) for pack in packs}
-    return {
-        ObjectID.parse(info.key.rpartition("/")[2]): info.size or 0
-        for info in list_keys(transport, "packs/", keys, jobs)
-    }
+    return _sizes(list_keys(transport, "packs/", {pack_key(pack) for pack in packs}, jobs))
+
+
+def look_for(transport: Transport, packs: Collection[ObjectID], jobs: int) -> dict[ObjectID, int]:
+    """Return as `pack_sizes`, by a request for each pack: few are wanted of many."""
+    return _sizes(_list_each(transport, [pack_key(pack) for pack in packs], jobs))
+
+
+def _sizes(infos: Iterable[KeyInfo]) -> dict[ObjectID, int]:
+    return {ObjectID.parse(info.key.rpartition("/")[2]): info.size or 0 for info in infos}

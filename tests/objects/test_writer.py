@@ -17,7 +17,7 @@ from replicate.objects.cutting.pieces import cut_without_tensors
 from replicate.objects.ids import Kind, ObjectID, blob_id
 from replicate.objects.locator import MAX_OLDER, LocatorView, read_locator
 from replicate.objects.model import Mode
-from replicate.objects.pack import FLAG_META, HEADER, Entry, pack_key, read_footer
+from replicate.objects.pack import FLAG_META, HEADER, Entry, is_reproducible, pack_key, read_footer
 from replicate.objects.writer import MAX_INLINE_PACKS, Stored
 from replicate.transport import MemoryTransport
 from tests.builders import (
@@ -651,3 +651,46 @@ def test_a_published_commit_is_what_was_stored(store: SmallStore) -> None:
     encoded = objects.read(saved.record.commit_id, Kind.COMMIT)
     assert publish(store.refs, encoded, saved.stored) == saved.record  # again: nothing changes (I0)
     assert len(list(store.transport.list("refs/"))) == 1
+
+
+class _OutOfOrder(BytesSource):
+    """A blob whose first piece is read only after its third."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._third = threading.Event()
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if not offset:
+            assert self._third.wait(30)
+        super().read_into(offset, buffer)
+        if offset == 2 * MAX_PIECE_BYTES:
+            self._third.set()
+
+
+def test_frames_are_in_the_order_of_the_file_whoever_reads_faster(tmp_path: Path) -> None:
+    data = noise(MAX_PIECE_BYTES) * 2 + noise(MAX_PIECE_BYTES, "b") + bytes(MAX_PIECE_BYTES) + noise(54 << 20, "c")
+    found = []
+    for number, source in enumerate((BytesSource(data), _OutOfOrder(data))):
+        store = SmallStore(tmp_path / f"{number}")
+        writer = store.writer(1 + 3 * number)
+        writer.write_large(source, cut_without_tensors(len(data)), lambda size: None)
+        writer.finish_loose()
+        writer.close()
+        store.index.close()
+        found.append({pack for pack in packs_of(store) if is_reproducible(store.transport.get(pack_key(pack), 0, 32))})
+    assert len(found[0]) == 2
+    assert found[0] == found[1]
+
+
+def test_a_large_blob_that_cannot_be_stored_ends_the_save(tmp_path: Path) -> None:
+    class Full(MemoryTransport):
+        def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
+            raise StorageFullError("no space", needed_bytes=len(data))
+
+    store = SmallStore(tmp_path, Full())
+    writer = store.writer(3)
+    with pytest.raises(StorageFullError):
+        writer.write_large(BytesSource(noise(200 << 20)), cut_without_tensors(200 << 20), lambda size: None)
+    writer.close()
+    store.index.close()
