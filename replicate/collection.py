@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from replicate.checkpoints import Checkpoint
-from replicate.config import cache_folder, find_project, require_project, storage_options
+from replicate.config import cache_folder, find_project, mode, require_project, storage_options
 from replicate.errors import InvalidInputError, RevisionNotFoundError
 from replicate.experiment import Experiment, ExperimentList
 from replicate.filters import Filter
@@ -17,10 +17,14 @@ from replicate.reporting import Reporter, SilentReporter
 from replicate.repository import Repository
 from replicate.revisions import resolve, resolve_experiment, resolve_hidden, resolve_itself
 from replicate.text import plural
+from replicate.united import open_united
 
 
 class ExperimentCollection:
     """Reads the experiments of the project that a folder lies in, anew with every call.
+
+    With a `repository` elsewhere in `replicate.yaml` these are what ran anywhere, read from there as far as it is not
+    on this machine. What is changed is written to this machine's store, and pushed with the rest.
 
     Args:
         directory: A folder of the project; None means the current folder at the time of the call.
@@ -125,5 +129,6 @@ class ExperimentCollection:
             caches = cache_folder()
             repository = Repository.elsewhere(self._repository, Host(), self._reporter, options, caches=caches)
         else:
-            repository = Repository(require_project(directory), Host(), self._reporter)
+            project = require_project(directory)
+            repository = open_united(project, Host(), self._reporter, is_offline=mode() == "offline")
         return repository, repository.history()

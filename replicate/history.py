@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from replicate.heads import find_heads
 from replicate.objects.ids import ObjectID
 from replicate.refs import (
     CommitRecord,
@@ -85,15 +86,7 @@ class ExperimentHistory:
     @cached_property
     def heads(self) -> tuple[CommitRecord, ...]:
         """The visible commits that no visible one follows, newest last. More than one is a fork."""
-        hidden = self._hidden_ids
-        followed = set()
-        for record in self.checkpoints:
-            parent = record.commit.parents[0]
-            while parent in hidden and parent not in followed and parent != self.experiment_id:
-                followed.add(parent)
-                parent = self.commits[parent].commit.parents[0]
-            followed.add(parent)
-        return tuple(record for record in self.records if record.commit_id not in followed)
+        return find_heads(self.records, {record.commit_id: record for record in self.hidden})
 
     @property
     def latest(self) -> CommitRecord | None:
@@ -317,6 +310,13 @@ class Source(Protocol):
     def find_experiments(self, prefix: str) -> Sequence[ObjectID]:
         """Return every experiment, hidden ones too, whose id begins with some hex digits."""
 
+    @property
+    def near_experiments(self) -> Collection[ObjectID] | None:
+        """Experiments of which the repository elsewhere lacks commits; None if there is none, or it is not known."""
+
+    def near_commits(self, experiment_id: ObjectID) -> Collection[ObjectID] | None:
+        """Return the commits of an experiment that the repository elsewhere lacks; None as `near_experiments`."""
+
     def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """Return (experiment, commit) of commits whose records are there, but cannot be read; or their root's cannot.
 
@@ -361,6 +361,15 @@ class RecordsSource:
         """See `Source`."""
         return [one for one in self._experiments if one.hex().startswith(prefix)]
 
+    @property
+    def near_experiments(self) -> Collection[ObjectID] | None:
+        """See `Source`. Records do not tell where they lie."""
+        return None
+
+    def near_commits(self, experiment_id: ObjectID) -> Collection[ObjectID] | None:
+        """See `Source`."""
+        return None
+
     def unreadable(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """See `Source`. There are only records that were read."""
         return ()
@@ -396,6 +405,15 @@ class History:
     def rootless(self) -> Sequence[ObjectID]:
         """Experiments whose root is not in the store; they are not listed."""
         return self._source.rootless
+
+    @cached_property
+    def near_experiments(self) -> Collection[ObjectID] | None:
+        """Experiments of which the repository elsewhere lacks commits; None if there is none, or it is not known."""
+        return self._source.near_experiments
+
+    def near_commits(self, experiment_id: ObjectID) -> Collection[ObjectID] | None:
+        """Return the commits of an experiment that the repository elsewhere lacks; None as `near_experiments`."""
+        return self._source.near_commits(experiment_id)
 
     def experiment(self, experiment_id: ObjectID, *, hidden: bool = False) -> ExperimentHistory | None:
         """Return an experiment by its whole id, None when there is none or, unless asked for, when it is hidden."""

@@ -2,13 +2,15 @@
 
 On the session's own machine the lock tells at once: the kernel lets go of it however a process ends, so neither a pid
 that is used again nor a file that outlived a reboot looks alive. Elsewhere a heartbeat counts that is younger than two
-minutes by the storage's own clock; and the lock, where the file system shares locks.
+minutes by the storage's own clock; and the lock, where the file system shares locks. Heartbeats lie in the store that a
+session saves to, and in the repository elsewhere that it is copied to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from replicate.errors import StorageError
 from replicate.host import Host
 from replicate.objects.ids import ObjectID
 from replicate.summary import ExperimentSummary, OpenSession
@@ -25,22 +27,31 @@ class Liveness:
     Args:
         transport: The store.
         host: This machine.
-        is_locked: Tells whether a process holds the lock of a session.
+        is_locked: Tells whether a process holds the lock of a session; None if there never was one in this store.
+        elsewhere: Returns the heartbeats in a repository elsewhere, as `beats_in` does; None if there is none.
     """
 
-    def __init__(self, transport: Transport, host: Host, is_locked: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        host: Host,
+        is_locked: Callable[[str], bool | None],
+        elsewhere: Callable[[], Mapping[str, int]] | None = None,
+    ) -> None:
         self._transport = transport
+        self._elsewhere = elsewhere
         self._host = host
         self._is_locked = is_locked
-        self._beats: Mapping[str, int] = {}
+        self._beats: dict[str, int] = {}
         self._seen_ns: int | None = None
 
     def is_running(self, experiment: ObjectID, session: OpenSession) -> bool:
         """Tell whether a session of which no end is recorded runs."""
-        if self._is_locked(session.session):
+        is_locked = self._is_locked(session.session)
+        if is_locked:
             return True
-        if session.host == self._host.name:
-            return False
+        if session.host == self._host.name and (is_locked is False or self._elsewhere is None):
+            return False  # else it runs in another project, or on a machine of the same name
         age = self._ages().get(f"{experiment.hex()}~{session.session}")
         return age is not None and age < ALIVE_NS
 
@@ -52,10 +63,22 @@ class Liveness:
         """Return how old the heartbeats are, in ns, by experiment and session; listed anew when 5 s have gone by."""
         now = self._host.monotonic_ns()
         if self._seen_ns is None or now - self._seen_ns > _FRESH_NS:
-            times = {info.key: info.time_ns for info in self._transport.list(BEAT_PREFIX)}
-            storage = self._transport.probe() if times else 0
-            self._beats = {
-                key.removeprefix(BEAT_PREFIX): storage - time for key, time in times.items() if time is not None
-            }
+            self._beats = beats_in(self._transport, self._host)
+            if self._elsewhere is not None:
+                there = self._elsewhere()
+                self._beats |= {key: min(age, self._beats.get(key, age)) for key, age in there.items()}
             self._seen_ns = now
         return self._beats
+
+
+def beats_in(transport: Transport, host: Host) -> dict[str, int]:
+    """Return how old the heartbeats in a store are by its own clock, in ns, by experiment and session.
+
+    Of a folder that may only be read nothing tells the time: this machine's clock stands for it.
+    """
+    times = {info.key: info.time_ns for info in transport.list(BEAT_PREFIX)}
+    try:
+        storage = transport.probe() if times else 0
+    except StorageError:
+        storage = host.now_ns()
+    return {key.removeprefix(BEAT_PREFIX): storage - time for key, time in times.items() if time is not None}

@@ -3,6 +3,8 @@
 One look lists names: ref records, then catalogs. A shard whose names are those of the last look is taken from this
 machine's cache; of any other shard only the experiments are read whose names have changed. A store that was never seen
 is read from its heads catalogs where these speak for a shard, and from the records elsewhere.
+
+A look at the union of two stores also finds out which commits only the near one has, by the names alone.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgpack
 from blake3 import blake3
@@ -30,6 +32,19 @@ from replicate.summary import ExperimentSummary
 
 _FETCHED_KEYS = 1_024  # at once
 _DIGITS = slice(8, 72)  # of a record's key: the experiment
+_PARTS, _KIND, _SUBJECT = 6, 3, 4  # of a record's key
+_PARTIAL: Mapping[str, Any] = {"partial": True}
+
+
+class Sides(Protocol):
+    """A union of two stores, as `transport.union` has it."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is the near one alone."""
+
+    def has_far(self, key: str) -> bool:
+        """Tell whether the far store has listed a record or a catalog."""
 
 
 class _Known(NamedTuple):
@@ -40,12 +55,31 @@ class _Known(NamedTuple):
         digest: Of the names of its records; empty when one of them could not be read, so that it is tried again.
         summary: The summary's map; None when the root is missing.
         commits: The ids of its commits, one after the other; None when only a heads catalog told of it.
+        is_near: Whether the near one of two stores has a commit of it that the far one lacks.
     """
 
     experiment_id: bytes
     digest: bytes
     summary: Mapping[str, Any] | None
     commits: bytes | None
+    is_near: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """A heads catalog, and its entries by shard and by the digits of the experiment."""
+
+    catalog: HeadsCatalog
+    entries: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    @classmethod
+    def of(cls, catalog: HeadsCatalog) -> _Heads:
+        """Sort the entries of a heads catalog."""
+        found: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+        for experiment, entry in catalog.experiments.items():
+            digits = experiment.hex()
+            found[digits[:2]][digits] = entry
+        return cls(catalog, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +89,22 @@ class _Shard:
     Attributes:
         digits: Its two digits.
         full: The keys of its full catalogs.
+        near: Those of them that the far one of two stores lacks.
         by_experiment: The keys of its records by the digits of their experiment.
-        told: What a heads catalog tells, by the digits of the experiment.
-        is_told: Whether a heads catalog tells of everything that is in full catalogs.
+        told: What heads catalogs tell, by the digits of the experiment.
+        is_told: Whether they tell of everything that is in full catalogs.
         known: What was known before, by experiment.
+        sides: The two stores, if it is of a union.
     """
 
     digits: str
     full: Sequence[str]
+    near: Sequence[str]
     by_experiment: defaultdict[str, set[str]]
     told: Mapping[str, _Known]
     is_told: bool
     known: Mapping[bytes, _Known]
+    sides: Sides | None
 
     @classmethod
     def of(
@@ -75,30 +113,49 @@ class _Shard:
         keys: Sequence[str],
         full: Sequence[str],
         known: Iterable[_Known],
-        entries: Mapping[str, Mapping[str, Any]] | None,
+        heads: Sequence[_Heads],
+        sides: Sides | None,
     ) -> _Shard:
-        """Return a shard. `entries` are those of a heads catalog that speaks for it, by digits; None without one."""
+        """Return a shard, and what heads catalogs tell of it."""
         by_experiment: defaultdict[str, set[str]] = defaultdict(set)
         for key in keys:
             by_experiment[key[_DIGITS]].add(key)
+        near = [key for key in full if not sides.has_far(key)] if sides else []
+        entries = _entries(heads, digits, full, near)
         told = dict(_told(entries, by_experiment)) if entries is not None else {}
+        if sides and near:  # what only the near store has folded, the far one may have as records
+            folded = _entries(heads, digits, [key for key in full if key not in near], []) or {}
+            for one in told.keys() - folded.keys():
+                if any(map(sides.has_far, by_experiment.get(one, ()))):
+                    del told[one]
+                else:
+                    told[one] = told[one]._replace(is_near=True)
         is_told = entries is not None and len(told) == len(entries)
-        return cls(digits, full, by_experiment, told, is_told, {one.experiment_id: one for one in known})
+        return cls(digits, full, near, by_experiment, told, is_told, {one.experiment_id: one for one in known}, sides)
 
-    def keys(self) -> Iterator[str]:
-        """Yield the keys that have to be read, as far as that can be told before the full catalogs are."""
+    def keys(self, held: Collection[str] = ()) -> Iterator[str]:
+        """Yield the keys that have to be read, as far as that can be told before the full catalogs are.
+
+        Those of records that are held in a catalog at hand are left out.
+        """
         if not self.is_told:
             yield from self.full
         for digits in self.by_experiment.keys() - self.told.keys():
             if self.unchanged(digits) is None:
-                yield from self.by_experiment[digits]
+                yield from self.by_experiment[digits].difference(held)
 
-    def unchanged(self, digits: str) -> _Known | None:
+    def digest(self, names: Sequence[str], far_folded: Collection[str] = ()) -> bytes:
+        """Return what tells whether an experiment is as it was: its names, and which of them the far store lacks."""
+        if self.sides is None:
+            return _digest(names)
+        return _digest([*names, "", *(key for key in names if not self.sides.has_far(key) and key not in far_folded)])
+
+    def unchanged(self, digits: str, far_folded: Collection[str] = ()) -> _Known | None:
         """Return what is known of an experiment if its names are those of the last look."""
         before = self.known.get(bytes.fromhex(digits)) if _is_id(digits) else None
-        if before is None or before.commits is None or before.digest != _digest(sorted(self.by_experiment[digits])):
+        if before is None or before.commits is None:
             return None
-        return before
+        return before if before.digest == self.digest(sorted(self.by_experiment[digits]), far_folded) else None
 
 
 class Overview:
@@ -107,12 +164,15 @@ class Overview:
     Args:
         refs: The store's records.
         open_cache: Returns this machine's cache of them; asked only if there is a record.
+        sides: The two stores whose union it is, if it is one.
     """
 
-    def __init__(self, refs: RefStore, open_cache: Callable[[], ShardCache]) -> None:
+    def __init__(self, refs: RefStore, open_cache: Callable[[], ShardCache], sides: Sides | None = None) -> None:
         self._refs = refs
         self._open_cache = open_cache
+        self._sides = sides
         self._listing: Listing | None = None
+        self._near: dict[ObjectID, Collection[ObjectID]] = {}
 
     @cached_property
     def summaries(self) -> Sequence[ExperimentSummary]:
@@ -142,7 +202,31 @@ class Overview:
         if lost or missing:
             records = self._refs.list(experiment_id)
         self._refs.forget(records)
+        if self._sides is not None:
+            names = (record.name.key for record in records)
+            self._near[experiment_id] = _near_commits(names, self._sides, self._far_folded(listing.full.get(shard, ())))
         return assemble(records)
+
+    @property
+    def near_experiments(self) -> Collection[ObjectID] | None:
+        """See `Source`."""
+        known = self._known
+        if self._sides is None or self._sides.is_lost:
+            return None
+        return {ObjectID(one.experiment_id) for one in known if one.is_near}
+
+    def near_commits(self, experiment_id: ObjectID) -> Collection[ObjectID] | None:
+        """See `Source`."""
+        if experiment_id not in self._near:
+            self.load(experiment_id)
+        if self._sides is None or self._sides.is_lost:
+            return None
+        return self._near[experiment_id]
+
+    def _far_folded(self, full: Sequence[str]) -> Collection[str]:
+        """Return the keys of records that are in catalogs of the far one of two stores."""
+        far = [key for key in full if self._sides.has_far(key)] if self._sides else ()
+        return self._refs.folded(far)[0].keys()
 
     def find(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """See `Source`."""
@@ -200,7 +284,10 @@ class Overview:
         known: dict[str, Sequence[_Known]] = {}
         outdated: dict[str, bytes] = {}
         for shard in listing.shards:
-            digest = _digest([*listing.records.get(shard, ()), "", *listing.full.get(shard, ())])
+            names = [*listing.records.get(shard, ()), "", *listing.full.get(shard, ())]
+            if self._sides is not None:
+                names += ["", *(name for name in names if not self._sides.has_far(name))]
+            digest = _digest(names)
             row = cached.get(shard)
             known[shard] = _decode(row) if row else ()
             is_known = bool(known[shard]) and row is not None and row.digest == digest
@@ -226,14 +313,14 @@ class Overview:
         """Yield shards that have to be read; what they need is fetched for many of them at once."""
         has_full = any(listing.full.get(one) for one in outdated)
         catalogs = self._refs.heads(listing.heads) if use_heads and has_full else ()
-        heads = [(one, _by_shard(one)) for one in catalogs]
+        heads = [_Heads.of(one) for one in catalogs]
         waiting: list[_Shard] = []
         expected: list[str] = []
         for digits in outdated:
             full = listing.full.get(digits, ())
-            entries = next((own.get(digits, {}) for one, own in heads if full and one.speaks_for(digits, full)), None)
-            waiting.append(_Shard.of(digits, listing.records.get(digits, ()), full, known[digits], entries))
-            expected += waiting[-1].keys()
+            shard = _Shard.of(digits, listing.records.get(digits, ()), full, known[digits], heads, self._sides)
+            waiting.append(shard)
+            expected += shard.keys(() if shard.is_told else self._refs.folded(shard.near)[0].keys())
             if len(expected) >= _FETCHED_KEYS:
                 self._refs.expect(expected)
                 yield from waiting
@@ -245,14 +332,16 @@ class Overview:
         """Return what the keys of a shard lead to, and which of them are not there."""
         folded: Mapping[str, bytes] = {}
         lost: list[str] = []
+        far_folded: Collection[str] = ()
         if not shard.is_told:
             folded, missing = self._refs.folded(shard.full)
+            far_folded = self._far_folded(shard.full)
             lost += missing
             for key in folded:
                 shard.by_experiment[key[_DIGITS]].add(key)
         found = list(shard.told.values())
         for digits in sorted(shard.by_experiment.keys() - shard.told.keys()):
-            before = shard.unchanged(digits)
+            before = shard.unchanged(digits, far_folded)
             if before is not None:
                 found.append(before)
                 continue
@@ -260,7 +349,9 @@ class Overview:
             records, gone = self._refs.read(names, folded)
             lost += gone
             if records:
-                found.append(_summarise(records, _digest(names) if len(records) == len(names) else b""))
+                digest = shard.digest(names, far_folded) if len(records) == len(names) else b""
+                is_near = shard.sides is not None and bool(_near_commits(names, shard.sides, far_folded))
+                found.append(_summarise(records, digest, is_near=is_near))
             elif not gone:  # nothing of it can be read: look again the next time, to tell of it again
                 found.append(_Known(b"", b"", None, b""))
             self._refs.forget(records)
@@ -271,24 +362,42 @@ def _digest(names: Sequence[str]) -> bytes:
     return blake3("\n".join(names).encode("utf-8", "surrogateescape")).digest(16)
 
 
-def _summarise(records: Sequence[Record], digest: bytes) -> _Known:
+def _near_commits(names: Iterable[str], sides: Sides, far_folded: Collection[str]) -> frozenset[ObjectID]:
+    """Return the commits, among those that some names are of, of which the far store has no record."""
+    near: set[str] = set()
+    far: set[str] = set()
+    for name in names:
+        parts = name.split("~")
+        if len(parts) == _PARTS and parts[_KIND] == "c":
+            (far if sides.has_far(name) or name in far_folded else near).add(parts[_SUBJECT])
+    return frozenset(map(ObjectID.parse, filter(_is_id, near - far)))
+
+
+def _summarise(records: Sequence[Record], digest: bytes, *, is_near: bool) -> _Known:
     experiment = records[0].name.experiment
     history = assemble(records)
     summary = history.summary.encode() if history else None
-    return _Known(bytes(experiment), digest, summary, _commit_ids(records))
+    return _Known(bytes(experiment), digest, summary, _commit_ids(records), is_near)
 
 
 def _commit_ids(records: Iterable[Record]) -> bytes:
     return b"".join({record.commit_id for record in records if isinstance(record, CommitRecord)})
 
 
-def _by_shard(catalog: HeadsCatalog) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """Return the entries of a heads catalog by shard and experiment."""
-    found: defaultdict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for experiment, entry in catalog.experiments.items():
-        digits = experiment.hex()
-        found[digits[:2]][digits] = entry
-    return found
+def _entries(
+    heads: Sequence[_Heads], digits: str, full: Sequence[str], near: Sequence[str]
+) -> Mapping[str, Mapping[str, Any]] | None:
+    """Return what heads catalogs tell of a shard's full catalogs by experiment; None if none speaks for them.
+
+    Of two stores each may have its own. Where they do not tell the same of an experiment, the records have to tell.
+    """
+    if near and len(near) < len(full):
+        far = _entries(heads, digits, [key for key in full if key not in near], [])
+        own = _entries(heads, digits, near, [])
+        if far is None or own is None:
+            return None
+        return {**far, **own, **{one: _PARTIAL for one in far.keys() & own.keys() if far[one] != own[one]}}
+    return next((one.entries.get(digits, {}) for one in heads if full and one.catalog.speaks_for(digits, full)), None)
 
 
 def _told(
@@ -348,4 +457,5 @@ def _is_sound(known: _Known) -> bool:
         and type(known.digest) is bytes
         and (known.summary is None or type(known.summary) is dict)
         and (known.commits is None or type(known.commits) is bytes)
+        and type(known.is_near) is bool
     )

@@ -114,6 +114,7 @@ def _retained(repository: Repository) -> Callable[[ObjectID], bool]:
     """
     if repository.is_elsewhere:
         return lambda blob: False
+    repository = repository.own
     packs: set[ObjectID] | None = None
 
     def is_retained(blob: ObjectID) -> bool:

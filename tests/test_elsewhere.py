@@ -12,6 +12,7 @@ from replicate.checkpoints import Checkpoint
 from replicate.errors import CorruptionError, StorageMissingError, WorktreeModifiedError
 from replicate.maintenance.folding import DAY_NS, fold
 from replicate.objects.codecs import Encoding
+from replicate.objects.ids import Kind, blob_id
 from replicate.refs import CommitRecord
 from replicate.reporting import SilentReporter
 from replicate.repository import Repository
@@ -325,6 +326,19 @@ def test_a_folder_is_read_as_it_is(tmp_path: Path) -> None:
     assert read_folder(tmp_path / "two") == read_folder(project.root)
     assert repository.liveness.running(repository.history().summaries[0]) != []
     assert sorted(project.store.rglob("*")) == before
+
+
+def test_looking_an_object_up_writes_nothing(tmp_path: Path) -> None:
+    project = SampleProject(tmp_path / "w")
+    project.write("data", b"saved")
+    project.save(project.begin())
+    counted = CountedStorage(copied(project.store))
+    repository = elsewhere(counted, tmp_path / "caches")
+    blob = blob_id(b"saved")
+    objects = repository.all_objects()
+    assert repository.find_objects(blob.hex()[:8], 2) == [(blob, Kind.BLOB)]
+    assert b"".join(objects.iter_blob(blob)) == b"saved"
+    assert {one.verb for one in counted.requests} == {"list", "get"}
 
 
 def test_nothing_is_overwritten_that_may_be_unsaved(tmp_path: Path) -> None:

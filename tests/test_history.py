@@ -93,7 +93,48 @@ def test_checkpoints_without_their_root_are_no_experiment_and_are_named() -> Non
 def test_a_checkpoint_whose_parent_is_missing_is_still_listed() -> None:
     found = only(root("aa"), checkpoint("aa", "03", 3, parent="02"))
     assert digits(found.checkpoints) == ["03"]
-    assert digits(found.heads) == ["aa", "03"]
+    assert digits(found.heads) == ["03"]
+
+
+def test_a_gap_is_no_fork() -> None:
+    """As when only some checkpoints were copied; a session that goes on follows the last of the others."""
+    found = only(
+        root("aa"),
+        checkpoint("aa", "02", 2, parent="01"),
+        checkpoint("aa", "05", 5, parent="04"),
+        checkpoint("aa", "08", 8, parent="07", session="1" * 16),
+        checkpoint("aa", "09", 9, parent="08", session="1" * 16),
+    )
+    assert digits(found.heads) == ["09"]
+    assert digits(found.checkpoints) == ["02", "05", "08", "09"]
+
+
+def test_a_gap_in_one_line_of_a_fork_leaves_it_a_fork() -> None:
+    other = "1" * 16
+    found = only(
+        root("aa"),
+        checkpoint("aa", "01", 1),
+        checkpoint("aa", "02", 2, parent="01"),
+        checkpoint("aa", "03", 3, parent="02"),
+        checkpoint("aa", "12", 2, parent="01", session=other),
+        checkpoint("aa", "14", 4, parent="13", session=other),
+    )
+    assert digits(found.heads) == ["03", "14"]
+
+
+def test_of_two_lines_whose_beginnings_are_missing_neither_follows_the_other() -> None:
+    found = only(
+        root("aa"),
+        checkpoint("aa", "02", 2, parent="01"),
+        checkpoint("aa", "12", 2, parent="11", session="1" * 16),
+    )
+    assert digits(found.heads) == ["02", "12"]
+
+
+def test_a_gap_behind_a_hidden_checkpoint_is_no_fork() -> None:
+    visible = (checkpoint("aa", "01", 1), checkpoint("aa", "04", 4, parent="03"))
+    found = ExperimentHistory(root("aa"), visible, hidden=(checkpoint("aa", "03", 3, parent="02"),))
+    assert digits(found.heads) == ["04"]
 
 
 def test_records_of_unknown_kinds_change_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from replicate.errors import StorageError
 from replicate.host import Host
 from replicate.liveness import ALIVE_NS, Liveness
 from replicate.summary import OpenSession
@@ -98,3 +99,48 @@ def test_heartbeats_are_looked_at_anew_after_some_seconds() -> None:
     store.now_ns += ALIVE_NS
     now[0] += ALIVE_NS
     assert not found.is_running(EXPERIMENT, opened(ELSEWHERE))
+
+
+class ReadOnly(Counted):
+    """A folder in which nothing can be written: its clock cannot be read."""
+
+    def probe(self) -> int:
+        """See `Transport.probe`."""
+        raise StorageError("read-only file system")
+
+
+@pytest.mark.parametrize(("age", "runs"), [(0, True), (ALIVE_NS, False)])
+def test_where_nothing_can_be_written_this_machines_clock_tells(age: int, runs: bool) -> None:
+    store = ReadOnly()
+    store.beat()
+    host = Host(name=HERE, monotonic_ns=lambda: 0, now_ns=lambda: store.now_ns + age)
+    assert Liveness(store, host, lambda one: False).is_running(EXPERIMENT, opened(ELSEWHERE)) is runs
+
+
+def elsewhere(is_locked: bool | None, *ages: int) -> Liveness:
+    """Return what tells of sessions whose heartbeats in a repository are so old."""
+    beats = {f"{EXPERIMENT.hex()}~{session(number)}": age for number, age in enumerate(ages)}
+    host = Host(name=HERE, monotonic_ns=lambda: 0)
+    return Liveness(Counted(), host, lambda one: is_locked, lambda: beats)
+
+
+def test_a_heartbeat_in_the_repository_counts() -> None:
+    found = elsewhere(None, 0, ALIVE_NS)
+    assert [found.is_running(EXPERIMENT, opened(ELSEWHERE, number)) for number in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize(("is_locked", "runs"), [(None, True), (False, False), (True, True)])
+def test_a_session_of_this_machines_name_is_of_another_store_if_it_never_had_a_lock_here(
+    is_locked: bool | None, runs: bool
+) -> None:
+    assert elsewhere(is_locked, 0).is_running(EXPERIMENT, opened(HERE)) is runs
+
+
+def test_of_two_heartbeats_the_younger_counts() -> None:
+    store = Counted()
+    store.beat(0)
+    store.now_ns += ALIVE_NS
+    store.beat(1)
+    there = {f"{EXPERIMENT.hex()}~{session(0)}": 5, f"{EXPERIMENT.hex()}~{session(1)}": ALIVE_NS}
+    found = Liveness(store, Host(name=HERE, monotonic_ns=lambda: 0), lambda one: None, lambda: there)
+    assert all(found.is_running(EXPERIMENT, opened(ELSEWHERE, number)) for number in (0, 1))

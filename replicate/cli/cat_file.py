@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -182,9 +183,9 @@ class ObjectFinder:
     def _all(self) -> ObjectStore:
         return self._repository.all_objects()
 
-    def _find_ids(self, prefix: str) -> list[tuple[ObjectID, int]]:
+    def _find_ids(self, prefix: str) -> Sequence[tuple[ObjectID, int]]:
         assert self._all  # it brings the index up to date
-        return self._repository.index.find_prefix(prefix, _MOST)
+        return self._repository.find_objects(prefix, _MOST)
 
 
 def _commit_json(commit: Commit) -> dict[str, object]:

@@ -31,13 +31,14 @@ def command(
 ) -> int:
     """Show what experiments take in the store, or the checkpoints of some, or the files of one
 
+    The store is that of this machine; -R names another.
     LOGICAL is the sum of all files, STORED what was written to hold them: what an earlier checkpoint holds too counts
     there. Experiments and files come largest first, checkpoints in order. What was removed counts: nothing is freed
     yet. Exits with 1 when there is none. REVISION:PATH lists files at a path and below. HELD BY tells of each encoding
     what it holds, and in how many bytes, or which file is equal; for files whoever wrote them, but not the bases that
     deltas refer to. Encodings of many experiments take a while: the end of every pack is read.
     """
-    repository, history = open_history(store)
+    repository, history = open_history(store.directory if store.place is None else store)
     if with_files or any(":" in revision for revision in revisions):
         _print_files(repository, history, revisions, as_json=as_json)
         return 0

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import click
 
 from replicate.checkpoints import Checkpoint
-from replicate.cli.options import StorePlace, find_itself, json_option, open_history, store_option
+from replicate.cli.options import (
+    NOT_PUSHED,
+    StorePlace,
+    find_itself,
+    json_option,
+    mark_unpushed,
+    open_history,
+    pushed_json,
+    store_option,
+)
 from replicate.cli.render import (
     Cell,
     echo_json,
@@ -23,6 +32,7 @@ from replicate.cli.render import (
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.history import ExperimentHistory, History
+from replicate.objects.ids import ObjectID
 from replicate.presenting import describe_new
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
@@ -41,13 +51,13 @@ def command(revision: str | None, number: int | None, as_json: bool, store: Stor
     """Show the history of checkpoints, newest first
 
     Of one experiment, given its id or name (or a checkpoint, from which it goes back); of all by time without one.
-    Exits with 1 when there is none.
+    * marks what is not pushed yet. Exits with 1 when there is none.
     """
     repository, history = open_history(store)
     if revision is None:
         records = history.newest_checkpoints(number)
         if as_json:
-            echo_json([_json(repository, history.experiment_of(record), record) for record in records])
+            echo_json([_json(repository, history, history.experiment_of(record), record) for record in records])
         else:
             _print_all(history, records)
         return 0 if records else 1
@@ -60,14 +70,18 @@ def command(revision: str | None, number: int | None, as_json: bool, store: Stor
     records = list(experiment.checkpoints) if found.is_whole_experiment else _line(experiment, found.record)
     newest = list(reversed(records))[:number]
     if as_json:
-        echo_json([_json(repository, experiment, record) for record in newest])
+        echo_json([_json(repository, history, experiment, record) for record in newest])
     else:
-        _print_one(repository, experiment, newest, complete=len(newest) == len(records))
+        unpushed = history.near_commits(experiment.experiment_id) or ()
+        _print_one(repository, experiment, newest, unpushed, complete=len(newest) == len(records))
     return 0
 
 
-def _json(repository: Repository, experiment: ExperimentHistory, record: CommitRecord) -> dict[str, Any]:
-    return Checkpoint(repository, record, repository.reporter, experiment.tags_of(record.commit_id)).to_json()
+def _json(
+    repository: Repository, history: History, experiment: ExperimentHistory, record: CommitRecord
+) -> dict[str, Any]:
+    shown = Checkpoint(repository, record, repository.reporter, experiment.tags_of(record.commit_id)).to_json()
+    return shown | pushed_json(repository, history, experiment.experiment_id, record.commit_id)
 
 
 def _line(experiment: ExperimentHistory, record: CommitRecord) -> list[CommitRecord]:
@@ -86,31 +100,43 @@ def _print_all(history: History, records: list[CommitRecord]) -> None:
         return
     heads: list[list[Cell]] = []
     metrics = []
+    is_marked = False
     for record, texts in zip(records, _metrics(records), strict=True):
         experiment = history.experiment_of(record)
         name = experiment.name
         of = f"of {experiment.experiment_id.short}" + (f" {name}" if name else "")
-        heads.append([(record.commit_id.short, "yellow"), _step(record), of])
+        unpushed = history.near_commits(record.name.experiment) or ()
+        is_marked |= record.commit_id in unpushed
+        heads.append([mark_unpushed(record.commit_id, unpushed), _step(record), of])
         metrics.append([texts[one] for one in _primary_first(texts, experiment)])
     _echo_rows(heads, metrics, [_tail(record) for record in records])
+    if is_marked:
+        click.echo(NOT_PUSHED, err=True)
 
 
 def _print_one(
-    repository: Repository, history: ExperimentHistory, records: list[CommitRecord], *, complete: bool
+    repository: Repository,
+    history: ExperimentHistory,
+    records: list[CommitRecord],
+    unpushed: Collection[ObjectID],
+    *,
+    complete: bool,
 ) -> None:
     _print_title(Experiment(repository, history, repository.reporter), history)
     texts = _metrics(records)
     names = _primary_first({name for one in texts for name in one}, history)
-    heads: list[list[Cell]] = [[(record.commit_id.short, "yellow"), _step(record)] for record in records]
+    heads: list[list[Cell]] = [[mark_unpushed(record.commit_id, unpushed), _step(record)] for record in records]
     metrics = [[one.get(name, "") for name in names] for one in texts]
     tails = [[*_tail(record), _marks(record, history, records)] for record in records]
     if complete:
-        heads.append([(history.root.commit_id.short, "yellow"), "start"])
+        heads.append([mark_unpushed(history.root.commit_id, unpushed), "start"])
         metrics.append([])
         tails.append(_tail(history.root))
     _echo_rows(heads, metrics, tails, indent="  ")
     if not complete:
         click.echo("  …")
+    if any(record.commit_id in unpushed for record in (records if not complete else [*records, history.root])):
+        click.echo(NOT_PUSHED, err=True)
 
 
 def _print_title(experiment: Experiment, history: ExperimentHistory) -> None:

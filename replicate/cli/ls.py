@@ -5,13 +5,21 @@ from __future__ import annotations
 import difflib
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from replicate.cli.options import StorePlace, json_option, open_history, store_option
+from replicate.cli.options import (
+    NOT_PUSHED,
+    StorePlace,
+    json_option,
+    mark_unpushed,
+    open_history,
+    pushed_json,
+    store_option,
+)
 from replicate.cli.render import (
     Cell,
     cell_text,
@@ -25,6 +33,7 @@ from replicate.cli.render import (
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.filters import Filter, sort_experiments, value_of
+from replicate.objects.ids import ObjectID
 from replicate.summary import CheckpointSummary
 from replicate.text import align_numbers, cut, format_age, format_value, plural, printable, widest
 
@@ -56,7 +65,7 @@ def command(
 ) -> int:
     """List experiments
 
-    Exits with 1 when there is none.
+    Those on this machine and in the repository; * marks what is not pushed yet. Exits with 1 when there is none.
     """
     if quiet and (as_json or show_all):
         raise click.UsageError("-q prints ids only; it goes with neither --json nor --all")
@@ -71,12 +80,12 @@ def command(
     experiments = [one for one in experiments if all(condition.matches(one) for condition in conditions)]
     experiments = sort_experiments(experiments, sort or "created-desc")[:number]
     if as_json:
-        echo_json([one.to_json() for one in experiments])
+        echo_json([one.to_json() | pushed_json(repository, history, one.summary.experiment_id) for one in experiments])
     elif quiet:
         for one in experiments:
             click.echo(one.id)
     elif experiments:
-        _table(experiments, show_all, list(dict.fromkeys(wanted)))
+        _table(experiments, show_all, list(dict.fromkeys(wanted)), history.near_experiments or ())
     else:
         click.echo("no experiments" + (" match" if filters else " yet"), err=True)
     return 0 if experiments else 1
@@ -107,9 +116,10 @@ def _tell_unknown(experiments: list[Experiment], names: list[str]) -> None:
             click.echo(f"no experiment has {name!r}", err=True)
 
 
-def _table(experiments: list[Experiment], show_all: bool, wanted: list[str]) -> None:
+def _table(experiments: list[Experiment], show_all: bool, wanted: list[str], unpushed: Collection[ObjectID]) -> None:
+    """Print a line for each; those of `unpushed` are marked."""
     params = _param_names(experiments, show_all)
-    table = _columns(experiments, params)
+    table = _columns(experiments, params, unpushed)
     _pin(table, experiments, wanted)
     dropped = _fit(table, keep=show_all)
     statuses = [column.name for column in table].index("status")
@@ -119,7 +129,8 @@ def _table(experiments: list[Experiment], show_all: bool, wanted: list[str]) -> 
             notes[number + 1] = (statuses, (first_line(one.exception), "red"))
     rows = zip(*(column.shown for column in table), strict=True)
     echo_table(list(rows), notes=notes, fit=not show_all)
-    tail = [plural(len(experiments), "experiment")]
+    tail = [NOT_PUSHED] if any(one.summary.experiment_id in unpushed for one in experiments) else []
+    tail.append(plural(len(experiments), "experiment"))
     if dropped:
         more = f" and {len(dropped) - _NAMED:,} more" if len(dropped) > _NAMED else ""
         tail.append(f"no room for {', '.join(dropped[:_NAMED])}{more}: --all shows all")
@@ -154,11 +165,11 @@ class _Column:
         return min(self.full_width, self.most)
 
 
-def _columns(experiments: list[Experiment], params: list[str]) -> list[_Column]:
+def _columns(experiments: list[Experiment], params: list[str], unpushed: Collection[ObjectID]) -> list[_Column]:
     now = time.time()
     bests = [one.summary.best for one in experiments]
     latest = [one.summary.latest for one in experiments]
-    table = [_Column("experiment", [(one.short_id, "yellow") for one in experiments])]
+    table = [_Column("experiment", [mark_unpushed(one.summary.experiment_id, unpushed) for one in experiments])]
     if any(one.name for one in experiments):
         table.append(_Column("name", [one.name or "" for one in experiments]))
     table.append(_Column("started", [format_age(now - one.created.timestamp()) for one in experiments]))

@@ -6,26 +6,30 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
-from replicate.config import cache_folder, find_project, require_project, storage_options
+from replicate.cli.render import Cell
+from replicate.config import cache_folder, find_project, mode, require_project, storage_options
 from replicate.console import ConsoleReporter
 from replicate.errors import InvalidInputError, StorageError
 from replicate.filters import parse_value
 from replicate.history import History
 from replicate.host import Host
+from replicate.objects.ids import ObjectID
 from replicate.repository import Repository
 from replicate.revisions import Resolution, resolve, resolve_itself
 from replicate.summary import ExperimentSummary
 from replicate.text import format_age
+from replicate.united import open_united
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _MAX_ITEM_BYTES = 1 << 20
+NOT_PUSHED = "* not pushed yet"
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Tell warnings and errors only")
@@ -57,7 +61,7 @@ place_option = click.option(
 
 @dataclass(frozen=True, slots=True)
 class StorePlace:
-    """What a command reads: the store of the project that `directory` lies in; with `place` the one there instead."""
+    """What a command reads: what the project that `directory` lies in has; with `place` the store there instead."""
 
     directory: str
     place: str | None = None
@@ -82,13 +86,17 @@ def store_option(function: _F) -> _F:
 
 
 def open_repository(where: str | StorePlace, *, quiet: bool = False) -> Repository:
-    """Open the store of the project that a folder lies in, or another that is only read."""
+    """Open a store: of the project that a folder lies in the one on this machine, for who writes to it.
+
+    A `StorePlace` is read: the project's store together with the repository that it is copied to, or the place there.
+    """
     reporter = ConsoleReporter(quiet=quiet)
-    if isinstance(where, StorePlace) and where.place is not None:
-        options = where.storage_options()
-        return Repository.elsewhere(where.place, Host(), reporter, options, caches=cache_folder())
-    directory = where if isinstance(where, str) else where.directory
-    return Repository(require_project(directory), Host(), reporter)
+    if isinstance(where, str):
+        return Repository(require_project(where), Host(), reporter)
+    if where.place is None:
+        project = require_project(where.directory)
+        return open_united(project, Host(), reporter, is_offline=mode() == "offline")
+    return Repository.elsewhere(where.place, Host(), reporter, where.storage_options(), caches=cache_folder())
 
 
 def open_history(where: str | StorePlace) -> tuple[Repository, History]:
@@ -98,6 +106,24 @@ def open_history(where: str | StorePlace) -> tuple[Repository, History]:
     for experiment in history.rootless:
         repository.reporter.warn(f"experiment {experiment.short} is incomplete: its start is not in the store")
     return repository, history
+
+
+def mark_unpushed(commit: ObjectID, unpushed: Collection[ObjectID]) -> Cell:
+    """Return the short id of a commit or an experiment, marked if the repository lacks it, or a commit of it."""
+    return commit.short + ("*" if commit in unpushed else ""), "yellow"
+
+
+def pushed_json(
+    repository: Repository, history: History, experiment: ObjectID, commit: ObjectID | None = None
+) -> dict[str, bool | None]:
+    """Return what `--json` tells of a commit, or of all those of an experiment: whether the repository has it.
+
+    It is null if that cannot be reached, and there is nothing to tell where the project's store is the only one.
+    """
+    if repository.own is repository:
+        return {}
+    unpushed = history.near_experiments if commit is None else history.near_commits(experiment)
+    return {"pushed": None if unpushed is None else (commit or experiment) not in unpushed}
 
 
 def find(history: History, revision: str, *, plumbing: bool = False, quiet: bool = False) -> Resolution:

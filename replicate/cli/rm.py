@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 
 import click
 
-from replicate.cli.options import describe, directory_option, find_itself, json_option, open_history, quiet_option
+from replicate.cli.options import (
+    StorePlace,
+    describe,
+    directory_option,
+    find_itself,
+    json_option,
+    open_history,
+    quiet_option,
+)
 from replicate.cli.render import echo_json
 from replicate.console import ConsoleReporter
 from replicate.errors import ConflictError, InvalidInputError, RevisionNotFoundError
@@ -51,7 +59,7 @@ def command(revisions: tuple[str, ...], force: bool, quiet: bool, as_json: bool,
     An experiment alone means all of it. Nothing is deleted, and no space is freed yet. What a running experiment
     saves after it was removed is visible.
     """
-    repository, history = open_history(directory)
+    repository, history = open_history(StorePlace(directory))
     reporter = ConsoleReporter(quiet=quiet)
     wanted = _Wanted()
     for revision in revisions:  # all are found before anything is removed

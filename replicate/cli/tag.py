@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from replicate.cli.options import directory_option, find_itself, json_option, open_history, quiet_option
+from replicate.cli.options import StorePlace, directory_option, find_itself, json_option, open_history, quiet_option
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.console import ConsoleReporter
 from replicate.errors import ConflictError, InvalidInputError, NotFoundError
@@ -44,7 +44,7 @@ def command(
     experiment itself. With REVISION only, its tags, name and note are printed. Exits with 1 when there is none.
     """
     is_change = bool(tags or remove or name is not None or note is not None)
-    repository, history = open_history(directory)
+    repository, history = open_history(StorePlace(directory))
     if revision is None:
         if remove and name is None and note is None and not (force or as_json):
             _take_away(repository, history, tuple(dict.fromkeys(remove)), quiet=quiet)

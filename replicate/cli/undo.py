@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from replicate.cli.options import describe, directory_option, json_option, open_history, quiet_option
+from replicate.cli.options import StorePlace, describe, directory_option, json_option, open_history, quiet_option
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.console import ConsoleReporter
 from replicate.errors import RevisionNotFoundError
@@ -33,7 +33,7 @@ def command(revisions: tuple[str, ...], quiet: bool, as_json: bool, directory: s
     An experiment alone means all that was removed of it. What was removed in one go with a checkpoint comes back with
     it. Without REVISION it lists, and exits with 1 when nothing is removed.
     """
-    repository, history = open_history(directory)
+    repository, history = open_history(StorePlace(directory))
     if not revisions:
         return _list(history, as_json=as_json)
     reporter = ConsoleReporter(quiet=quiet)

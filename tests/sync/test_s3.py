@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from replicate.errors import StorageMissingError
 from replicate.host import Host
 from replicate.sync import create_store
+from replicate.transport import LocalTransport
 from replicate.transport.remote import open_transport
 from tests.projects import SampleProject, check_store
 from tests.servers import moto
@@ -41,3 +44,31 @@ def test_a_project_goes_through_a_bucket_to_another_machine(
     assert contents(local(other)) == contents(local(project)) == contents(remote)
     check_store(other.store)
     check_restores(other, models, models.of)
+
+
+def test_what_a_program_saves_is_pushed_into_a_bucket_in_the_background(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    url, endpoint = "s3://background/team", f"http://127.0.0.1:{port}"
+    (tmp_path / "replicate.yaml").write_text(f"repository: {url}\nendpoint: {endpoint}\n")
+    (tmp_path / "train.py").write_text(
+        "import replicate\n"
+        "replicate.init()\n"
+        "for step in range(3):\n"
+        "    open('weights.bin', 'w').write(str(step) * 1000)\n"
+        "    replicate.checkpoint(step=step)\n"
+    )
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "there is no s3://background" in run(sys.executable, "train.py")  # told, and no more than that
+    run(sys.executable, "-m", "replicate", "push", "--create")
+    assert "warning" not in run(sys.executable, "train.py")
+    remote = open_transport(url, {"endpoint": endpoint})
+    assert contents(remote).keys() == contents(LocalTransport(str(tmp_path / ".replicate"))).keys()
+    assert list(remote.list("beats/")) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -141,6 +141,29 @@ def test_a_listing_that_does_not_say_how_it_goes_on_is_not_taken_for_whole(
     proxy.faults = [Fault(200, body=listing(["x"], token=""))]
     with pytest.raises(StorageError, match="a listing that says it goes on, and not where"):
         list(transport.list("refs/"))
+
+
+def test_a_web_page_is_neither_a_listing_nor_the_bytes_of_a_key(transport: RemoteTransport, proxy: FaultProxy) -> None:
+    transport.put("packs/aa/one", DATA)
+    uses: list[Callable[[], object]] = [
+        lambda: list(transport.list("packs/")),
+        lambda: transport.get("packs/aa/one"),
+        lambda: transport.get("packs/aa/one", 10, 20),
+        lambda: transport.put("packs/aa/two", DATA),
+    ]
+    for use in uses:
+        proxy.faults = [Fault(200, times=1_000, body=b"<html><title>Welcome!</title></html>")]
+        with pytest.raises(StorageUnreachableError, match="the answer is not S3's") as caught:
+            use()
+        assert caught.value.hint == "check `endpoint:`"
+
+
+def test_who_may_not_delete_gets_the_time_and_leaves_an_empty_key(
+    transport: RemoteTransport, proxy: FaultProxy
+) -> None:
+    proxy.faults = [Fault(403, method="POST", body=answer("AccessDenied"))]
+    assert transport.probe() > 0
+    assert [info.size for info in transport.list("probe/")] == [0]
 
 
 def test_a_probe_writes_looks_and_deletes(transport: RemoteTransport, proxy: FaultProxy) -> None:

@@ -90,6 +90,8 @@ class S3Driver:
             if exc.detail.startswith("InvalidRange"):  # it begins behind the end, or nothing is there to end
                 return Piece(b"", 0, 0)
             raise
+        if not answer.get("ETag"):  # as in `put`: no bytes of another page may pass for a key's
+            raise Trouble("passing", "the answer is not S3's", hint=_ENDPOINT_HINT)
         if len(data) != answer.get("ContentLength", len(data)):
             raise Trouble("unreachable", f"{len(data):,} of {answer['ContentLength']:,} bytes came")
         return piece(data, answer.get("ContentRange"))
@@ -99,6 +101,8 @@ class S3Driver:
         more = {"ContinuationToken": token} if token else {}
         async with _translated():
             answer = await self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
+        if "IsTruncated" not in answer and "Name" not in answer:  # any other XML, a web page's, would be an empty list
+            raise Trouble("passing", "the answer is not S3's", hint=_ENDPOINT_HINT)
         found = [Entry(one["Key"], one["Size"], nanoseconds(one["LastModified"])) for one in answer.get("Contents", ())]
         following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
         if answer.get("IsTruncated") and (not following or following == token):
