@@ -6,8 +6,9 @@ At exit the session ends as finished, as failed when an exception is on its way 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from replicate import config
@@ -196,12 +197,15 @@ class Recorder:
         session = Session(repository, reporter, capture(repository.host, project.root), push)
         try:
             if resume:
-                found = self._resumed(repository.history(), resume)
+                with _hint_to_pull(project):
+                    found = self._resumed(repository.history(), resume)
                 if status(found.summary, repository) == "running":
                     reporter.warn(f"{found.experiment_id.short} is running: what both save from here on forks it")
                 session.resume(found, found.heads[-1], primary_metric)
             else:
-                session.begin(params, name, tags, primary_metric, self._parent(repository, parent))
+                with _hint_to_pull(project):
+                    forked = self._parent(repository, parent)
+                session.begin(params, name, tags, primary_metric, forked)
         except BaseException:
             session.close()
             raise
@@ -287,6 +291,18 @@ class Recorder:
         if self._current is not None:
             self._current._end(status_after(exception), exception, code)
         finish_pushes(self._reporter, interrupts=int(isinstance(exception, KeyboardInterrupt)))
+
+
+@contextlib.contextmanager
+def _hint_to_pull(project: config.Project) -> Iterator[None]:
+    """Tell who continues what is not on this machine how to get it: beginning never waits for the network."""
+    try:
+        yield
+    except RevisionNotFoundError as exc:
+        if not project.repository:
+            raise
+        hint = f"if it is in {project.repository}, `replicate pull` it first; `replicate ls` shows what there is"
+        raise RevisionNotFoundError(f"{exc.message} on this machine", hint=hint) from exc
 
 
 def _check_path(path: Any) -> None:

@@ -340,6 +340,15 @@ def test_a_running_program_has_a_heartbeat_and_a_finished_one_none(training: Tra
     assert training.replicate("ps", "-R", str(training.team), "--json").returncode == 1
 
 
+@pytest.mark.parametrize("given", ['resume="elsewhere"', 'parent="elsewhere"'])
+def test_what_is_only_in_the_repository_is_to_be_pulled_first(training: Training, given: str) -> None:
+    training.write(script=f"import replicate\nreplicate.init({given})\n")
+    code, _, err = training.train()
+    assert code == 1
+    assert "no experiment or tag is named 'elsewhere' on this machine" in err
+    assert f"if it is in {training.team}, `replicate pull` it first" in err
+
+
 def test_an_outage_of_another_repository_is_none(training: Training) -> None:
     folder = training.root / ".replicate/local/push"
     folder.mkdir(parents=True)
