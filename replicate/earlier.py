@@ -1,9 +1,10 @@
 """Which file of the commit before holds an earlier version of a file's weights. Floor 6. SPEC §7.
 
 The same path; else the same path but for its numbers (`step-00010.pt`, then `step-00020.pt`), the next lower and the
-highest; else a file of about the same size, as a base model has. The tensors must have the same names; of several such
-files the first is taken that a sample says is worth it: another run may have left its weights under the same path.
-What is found is only a guess: pieces of another length are no bases, and a difference that saves nothing is not stored.
+highest; else a file of about the same size, as a base model has. The tensors must have the same names, or lie at the
+same places; of several such files the first is taken that a sample says is worth it: another run may have left its
+weights under the same path. What is found is only a guess: pieces of another length are no bases, and a difference
+that saves nothing is not stored.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class EarlierFiles:
         entries = {entry.object_id: entry for entry in self._candidates(path, size_bytes)}
         first: Earlier | None = None
         for entry in itertools.islice(entries.values(), _MAX_CANDIDATES):
-            found = self._cut(entry)
+            found = self._cut(entry, pieces)
             fitting = [piece for piece in wanted if _fits(piece, found)]
             if 2 * len(fitting) < len(wanted):
                 continue
@@ -163,18 +164,25 @@ class EarlierFiles:
             self._by_size.sort(key=lambda one: one[0])
         return self._alike
 
-    def _cut(self, entry: TreeEntry) -> Mapping[PieceKey, Chunk]:
-        """Return the chunks of a stored file by tensor and part; none when it is not cut at its tensors."""
+    def _cut(self, entry: TreeEntry, pieces: Sequence[Piece]) -> Mapping[PieceKey, Chunk]:
+        """Return the chunks of a stored file by tensor and part; none when it is not cut at its tensors.
+
+        One that is cut at the same places as `pieces` is taken to hold the same tensors: to look would be to decode a
+        piece of each tensor of a torch file.
+        """
         known = self._cuts.get(entry.object_id)
-        if known is None:
-            try:
-                known = self._cuts[entry.object_id] = self._read_cut(entry)
-            except (CorruptionError, NotFoundError):  # it cannot be a base; whoever restores it is told
-                known = self._cuts[entry.object_id] = {}
+        if known is not None:
+            return known
+        try:
+            chunks = self._objects.read_chunks(entry.object_id)
+            if [piece.length for piece in pieces] == [chunk.length for chunk in chunks]:
+                return _by_piece(pieces, chunks)
+            known = self._cuts[entry.object_id] = self._read_cut(entry, chunks)
+        except (CorruptionError, NotFoundError):  # it cannot be a base; whoever restores it is told
+            known = self._cuts[entry.object_id] = {}
         return known
 
-    def _read_cut(self, entry: TreeEntry) -> Mapping[PieceKey, Chunk]:
-        chunks = self._objects.read_chunks(entry.object_id)
+    def _read_cut(self, entry: TreeEntry, chunks: Sequence[Chunk]) -> Mapping[PieceKey, Chunk]:
         ends = list(itertools.accumulate(chunk.length for chunk in chunks))
         last: list[tuple[int, bytes]] = []
 
@@ -195,7 +203,11 @@ class EarlierFiles:
         pieces = cut_file(entry.size_bytes, read)
         if [piece.length for piece in pieces] != [chunk.length for chunk in chunks]:
             return {}
-        return {(piece.tensor, piece.part): chunk for piece, chunk in zip(pieces, chunks, strict=True)}
+        return _by_piece(pieces, chunks)
+
+
+def _by_piece(pieces: Sequence[Piece], chunks: Sequence[Chunk]) -> Mapping[PieceKey, Chunk]:
+    return {(piece.tensor, piece.part): chunk for piece, chunk in zip(pieces, chunks, strict=True)}
 
 
 def _numbers(path: bytes) -> list[int]:

@@ -194,12 +194,12 @@ class Known:
         return [place for place in self.places if place.entry.object_id == object_id]
 
 
-def store_of(*packs: BuiltPack, transport: Transport | None = None) -> ObjectStore:
+def store_of(*packs: BuiltPack, transport: Transport | None = None, workers: int = 1) -> ObjectStore:
     """Return the objects of some packs, put into a store."""
     store = transport or MemoryTransport()
     for pack in packs:
         store.put(pack.key, pack.data)
-    return ObjectStore(store, Known(place for pack in packs for place in pack.places))
+    return ObjectStore(store, Known(place for pack in packs for place in pack.places), workers)
 
 
 def tree_frame(entries: Iterable[TreeEntry]) -> Frame:

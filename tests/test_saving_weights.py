@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from replicate.errors import CorruptionError
 from replicate.objects.choosing import MAX_DEPTH, climb, links_of
-from replicate.objects.codecs import Encoding
-from replicate.objects.ids import Kind, ObjectID, blob_id
+from replicate.objects.codecs import Encoding, planes
+from replicate.objects.ids import Buffer, ObjectID, blob_id
 from replicate.objects.pack import Entry, Place, read_footer
-from replicate.objects.store import ObjectStore
 from replicate.presenting import describe_saved
 from replicate.refs import CommitRecord
 from replicate.transport import LocalTransport
@@ -257,27 +256,27 @@ def test_nothing_is_built_on_a_version_that_is_damaged(project: SampleProject, t
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[ObjectID]:
-    """The bases that saves read from the store."""
-    found: list[ObjectID] = []
-    read = ObjectStore.read
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what fills with the lengths of the planes that are decoded."""
+    found: list[int] = []
+    decode = planes.decode_view
 
-    def spy(self: ObjectStore, wanted: ObjectID, kind: Kind = Kind.BLOB, *, claimed_bytes: int | None = None) -> bytes:
-        if kind is Kind.BLOB:
-            found.append(wanted)
-        return read(self, wanted, kind, claimed_bytes=claimed_bytes)
+    def spy(payload: Buffer, raw_length: int, where: str) -> Buffer:
+        found.append(raw_length)
+        return decode(payload, raw_length, where)
 
-    monkeypatch.setattr(ObjectStore, "read", spy)
+    monkeypatch.setattr(planes, "decode_view", spy)
     return found
 
 
+@pytest.mark.parametrize("write", [safetensors, lambda arrays: torch_zip([one.tobytes() for one in arrays.values()])])
 def test_earlier_files_that_are_in_the_worktree_yet_are_not_decoded(
-    project: SampleProject, tmp_path: Path, decoded: list[ObjectID]
+    project: SampleProject, tmp_path: Path, decoded: list[int], write: Callable[[Arrays], bytes]
 ) -> None:
     session = project.begin()
     saves = []
     for step, arrays in enumerate(series(6)):
-        content = safetensors(arrays)
+        content = write(arrays)
         project.write(f"step-{step}.safetensors", content)
         saves.append((project.save(session).base.record, {f"step-{step}.safetensors".encode(): content}))
     assert encodings(project)[Encoding.DELTA] >= 5 * 4
@@ -286,7 +285,7 @@ def test_earlier_files_that_are_in_the_worktree_yet_are_not_decoded(
 
 
 def test_earlier_files_that_somebody_changed_are_read_from_the_store(
-    project: SampleProject, tmp_path: Path, decoded: list[ObjectID]
+    project: SampleProject, tmp_path: Path, decoded: list[int]
 ) -> None:
     session = project.begin()
     first, second, third = (safetensors(arrays) for arrays in series(3))

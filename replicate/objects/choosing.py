@@ -82,7 +82,7 @@ def is_base(data: Buffer, item_bytes: int, base: Buffer) -> bool:
 def encode(
     data: Buffer,
     piece: Piece | None,
-    find_base: Callable[[], tuple[Place, bytes] | None],
+    find_base: Callable[[], tuple[Place, Buffer] | None],
     *,
     ordered: bool = False,
 ) -> Encoded:
@@ -105,7 +105,7 @@ def encode(
     return Encoded(Encoding.RAW, 0, data) if payload is None else Encoded(Encoding.ZSTD, 0, payload)
 
 
-def _encode_weights(data: Buffer, item_bytes: int, base: tuple[Place, bytes] | None, ordered: bool) -> Encoded | None:
+def _encode_weights(data: Buffer, item_bytes: int, base: tuple[Place, Buffer] | None, ordered: bool) -> Encoded | None:
     """Return a delta or planes, or None if zstd is likely to do better, or nothing helps."""
     from replicate.objects.codecs import delta, planes  # load numpy
 

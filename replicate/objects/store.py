@@ -22,24 +22,24 @@ from replicate.errors import (
     UnsupportedFormatError,
 )
 from replicate.objects.ahead import WINDOW_BYTES, Ahead
-from replicate.objects.codecs import BASED, MAX_RAW_BYTES, Encoding, base_id, concat, fill, patch, zstd
+from replicate.objects.codecs import BASED, MAX_RAW_BYTES, Encoding, base_id, concat, patch
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
-from replicate.objects.ids import Kind, ObjectID, object_id
+from replicate.objects.decoding import apply, check_entry, decode_whole, is_right, place_name, verified
+from replicate.objects.ids import Buffer, Kind, ObjectID
 from replicate.objects.locator import Locations
 from replicate.objects.model import Commit, TreeEntry, decode_commit, decode_tree, directory_size
-from replicate.objects.pack import Entry, Place, frame_payload, pack_key
+from replicate.objects.pack import Place, frame_payload, pack_key
+from replicate.objects.turns import Turns
 from replicate.transport import ReadsAhead, Transport, read_sound
 
-_WHOLE = frozenset(Encoding) - BASED - {Encoding.CONCAT}
-_WEIGHTS = (Encoding.PLANES, Encoding.DELTA, Encoding.CAST)
-_PATCHABLE = (Kind.BLOB, Kind.TREE)
 _ELSEWHERE = (CorruptionError, UnsupportedFormatError, ObjectNotFoundError)  # another copy may be sound
 _MAX_FRAMES = 1_024
 _MAX_WAITING_BYTES = 4 * MAX_RAW_BYTES
 _READ_AHEAD = 8 << 20
 _MAX_AHEAD_BYTES = 64 << 20
 _GAP = 64 << 10
+_GIVEN_BACK_BYTES = 24 << 20
 
 _T = TypeVar("_T")
 
@@ -110,7 +110,11 @@ class ObjectStore:
         """
         if kind is Kind.BLOB:
             return b"".join(self.iter_blob(wanted, claimed_bytes=claimed_bytes))
-        return self._first(wanted, kind, lambda place: self._decode(place, kind))
+        return bytes(self._first(wanted, kind, lambda place: self._decode(place, kind)))
+
+    def read_view(self, wanted: ObjectID) -> Buffer:
+        """Return a blob that is one frame; raises as `read`. Valid until this thread reads something else."""
+        return self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
 
     def iter_blob(self, wanted: ObjectID, *, claimed_bytes: int | None = None) -> Iterator[bytes]:
         """Yield a blob's bytes in pieces of at most 64 MiB; raises after the last piece if the whole is not the blob.
@@ -119,23 +123,61 @@ class ObjectStore:
         says of its length; when it disagrees, this raises before the first piece (SPEC §4.2).
         """
         chunks = self.read_chunks(wanted)
-        whole: bytes | None = None
         if len(chunks) == 1:
-            whole = self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
-        length = len(whole) if whole is not None else sum(chunk.length for chunk in chunks)
-        if claimed_bytes is not None and length != claimed_bytes:
-            where = f"blob {wanted.hex()}"
-            raise CorruptionError(f"{where} is damaged: it has another length than its tree says", where=where)
-        if whole is not None:
+            whole = bytes(self.read_view(wanted))
+            _check_length(wanted, len(whole), claimed_bytes)
             yield whole
             return
+        _check_length(wanted, sum(chunk.length for chunk in chunks), claimed_bytes)
         hasher = blake3()
-        for data in self._read_ahead(chunks, wanted):
+        for data in self._side_by_side(chunks, lambda number, chunk: self.read_chunk(chunk, wanted)):
             hasher.update(data)
             yield data
-        if hasher.digest() != wanted:
-            where = f"blob {wanted.hex()}"
-            raise CorruptionError(f"{where} is damaged: its chunks do not match its id", where=where)
+        _check_whole(wanted, hasher)
+
+    def copy_blob(
+        self,
+        wanted: ObjectID,
+        write: Callable[[int, Buffer], None],
+        advance: Callable[[int], None],
+        *,
+        claimed_bytes: int,
+    ) -> None:
+        """Have a blob written in pieces by the threads that decode them; raises as `iter_blob`.
+
+        Args:
+            wanted: The blob.
+            write: Takes an offset and the bytes there, verified, valid until it returns; called from several threads,
+                in any order.
+            advance: Hears in this thread of bytes that were written.
+            claimed_bytes: What the tree says of its length.
+        """
+        chunks = self.read_chunks(wanted)
+        if len(chunks) == 1:
+            for data in self.iter_blob(wanted, claimed_bytes=claimed_bytes):
+                write(0, data)
+                advance(len(data))
+            return
+        starts = [0, *itertools.accumulate(chunk.length for chunk in chunks)]
+        _check_length(wanted, starts[-1], claimed_bytes)
+        hasher = blake3()
+        turns = Turns()
+
+        def work(number: int, chunk: Chunk) -> int:
+            try:
+                data = self._read_chunk(chunk, wanted)
+                write(starts[number], data)
+                turns.wait(number)
+                hasher.update(data)
+            except BaseException as exc:
+                turns.stop(exc)
+                raise
+            turns.next()
+            return chunk.length
+
+        for length in self._side_by_side(chunks, work):
+            advance(length)
+        _check_whole(wanted, hasher)
 
     def in_turn(self, wanted: Sequence[ObjectID]) -> Iterator[ObjectID]:
         """Yield blobs that will be read with `iter_blob` in this order: those of a few MiB are fetched together."""
@@ -162,33 +204,39 @@ class ObjectStore:
                     raise
         return [Chunk(wanted, whole[0].raw_length)]
 
-    def _read_ahead(self, chunks: Sequence[Chunk], whole: ObjectID) -> Iterator[bytes]:
-        """Yield chunks in order, while others decode a few that follow."""
-        coming = self._ahead.in_windows(chunks, lambda chunk: [chunk.object_id])
+    def _side_by_side(self, chunks: Sequence[Chunk], work: Callable[[int, Chunk], _T]) -> Iterator[_T]:
+        """Yield what `work` makes of chunks and their numbers, in order, while threads work on a few that follow."""
+        coming = self._ahead.in_windows(list(enumerate(chunks)), lambda one: [one[1].object_id])
         if self._workers < 2:
-            for chunk in coming:
-                yield self.read_chunk(chunk, whole)
+            for number, chunk in coming:
+                yield work(number, chunk)
             return
-        waiting: deque[Future[bytes]] = deque()
+        waiting: deque[tuple[int, Future[_T]]] = deque()
         held = 0
+        bytes(_GIVEN_BACK_BYTES)  # the C library keeps freed memory of such sizes for later once this was freed
         pool = ThreadPoolExecutor(self._workers, "replicate-read")
         try:
-            for chunk in coming:
+            for number, chunk in coming:
                 held += chunk.length
                 while waiting and (len(waiting) > self._workers or held > _MAX_AHEAD_BYTES):
-                    data = waiting.popleft().result()
-                    held -= len(data)
-                    yield data
-                waiting.append(pool.submit(self.read_chunk, chunk, whole))
+                    length, first = waiting.popleft()
+                    found = first.result()
+                    held -= length
+                    yield found
+                waiting.append((chunk.length, pool.submit(work, number, chunk)))
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[1].result()
         finally:
             pool.shutdown(cancel_futures=True)
 
     def read_chunk(self, chunk: Chunk, whole: ObjectID) -> bytes:
         """Return one chunk of the blob `whole`, verified by the chunk's id and length."""
+        return bytes(self._read_chunk(chunk, whole))
+
+    def _read_chunk(self, chunk: Chunk, whole: ObjectID) -> Buffer:
+        """Return as `read_chunk`; the bytes may be in memory that this thread uses again when it reads."""
         try:
-            data = self._first(chunk.object_id, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+            data = self.read_view(chunk.object_id)
         except ObjectNotFoundError as exc:
             if exc.object_id != chunk.object_id.hex() or chunk.object_id == whole:
                 raise
@@ -241,7 +289,7 @@ class ObjectStore:
         for place in places:
             wanted = place.entry.object_id
             try:
-                yield wanted, self._decode(place, Kind.BLOB, frame)
+                yield wanted, bytes(self._decode(place, Kind.BLOB, frame))
             except _ELSEWHERE:  # another copy tells better what is wrong if it is not sound; or this is a concat
                 chunks = self.read_chunks(wanted)
                 if len(chunks) > 1 and sum(chunk.length for chunk in chunks) > MAX_RAW_BYTES:
@@ -300,28 +348,29 @@ class ObjectStore:
         frame = (read_frame or self._read_frame)(place)
         return frame_payload(frame, place.entry, f"pack {place.pack.hex()}", checksum=checksum)
 
-    def _decode(self, place: Place, kind: Kind, read_frame: FrameReader | None = None) -> bytes:
+    def _decode(self, place: Place, kind: Kind, read_frame: FrameReader | None = None) -> Buffer:
         """Return an object's bytes from one place, verified by its id, which proves every frame that went into it.
 
         What is wrong is decoded once more with every check on the way, to tell what is damaged, or to read around it.
+        The bytes may lie in memory that this thread uses again when it decodes.
         """
         check_entry(place.entry, kind, place_name(place))
         try:
             data = self._decode_frame(place, kind, read_frame, thorough=False)
-            if _is_right(data, place, kind):
+            if is_right(data, place, kind):
                 return data
         except _ELSEWHERE:
             pass
-        return _verified(self._decode_frame(place, kind, read_frame, thorough=True), place, kind)
+        return verified(self._decode_frame(place, kind, read_frame, thorough=True), place, kind)
 
-    def _decode_frame(self, place: Place, kind: Kind, read_frame: FrameReader | None, *, thorough: bool) -> bytes:
+    def _decode_frame(self, place: Place, kind: Kind, read_frame: FrameReader | None, *, thorough: bool) -> Buffer:
         read_frame = read_frame or (self._read_again if thorough else self._read_frame)
         payload = self._read_payload(place, read_frame, checksum=thorough)
         if place.entry.encoding in BASED:
             return self._decode_based(place, kind, payload, thorough=thorough)
-        return _decode_whole(place, payload)
+        return decode_whole(place, payload)
 
-    def _decode_based(self, place: Place, kind: Kind, payload: memoryview, *, thorough: bool) -> bytes:
+    def _decode_based(self, place: Place, kind: Kind, payload: memoryview, *, thorough: bool) -> Buffer:
         """Return what a frame with a base stands for. The base may have one too, of smaller depth, so this ends (I7).
 
         A base that cannot be read is tried at its other places. There is no recursion: depth may be 255. Payloads that
@@ -352,14 +401,14 @@ class ObjectStore:
                     kept = inner if held <= _MAX_WAITING_BYTES else None
                     waiting.append((base, kept, self._base_places(base, kind, inner)))
                     continue
-                data = _decode_whole(base, inner)
+                data = decode_whole(base, inner)
                 if thorough:
-                    _verified(data, base, kind)
+                    verified(data, base, kind)
                 while waiting:
                     based, waited, _ = waiting.pop()
-                    data = _apply(based, self._read_payload(based) if waited is None else waited, data)
+                    data = apply(based, self._read_payload(based) if waited is None else waited, data)
                     if thorough:
-                        _verified(data, based, kind)
+                        verified(data, based, kind)
                 return data
             except _ELSEWHERE as exc:
                 failure = failure or exc
@@ -384,69 +433,13 @@ class ObjectStore:
         return iter(sorted(lower, key=lambda place: place.entry.depth))
 
 
-def check_entry(entry: Entry, kind: Kind, where: str) -> None:
-    """Check that a frame with this entry may hold a whole object of a kind, by what the entry alone tells (I7).
-
-    Raises:
-        CorruptionError, UnsupportedFormatError: It may not, or its encoding is one of a later version.
-    """
-    if entry.kind != kind:
-        raise CorruptionError(f"{where} is damaged: it is not a {kind.name.lower()}", where=where)
-    if entry.encoding == Encoding.CONCAT:
-        raise CorruptionError(f"{where} is damaged: a list of chunks cannot stand here (I7)", where=where)
-    if entry.encoding not in _WHOLE and entry.encoding not in BASED:
-        raise UnsupportedFormatError(
-            f"{where} is stored in encoding {entry.encoding}, which this version does not know",
-            hint="upgrade replicate",
-        )
-    if (entry.depth == 0) != (entry.encoding in _WHOLE):
-        raise CorruptionError(f"{where} is damaged: depth {entry.depth} does not fit its encoding", where=where)
-    if entry.encoding not in (Encoding.RAW, Encoding.ZSTD) and kind not in _PATCHABLE:
-        raise CorruptionError(f"{where} is damaged: a {kind.name.lower()} is stored raw or as zstd", where=where)
-    if entry.encoding in _WEIGHTS and kind is not Kind.BLOB:
-        raise CorruptionError(f"{where} is damaged: only blobs are stored as weights are", where=where)
-    if entry.raw_length > MAX_RAW_BYTES:
-        raise CorruptionError(f"{where} is damaged: {entry.raw_length:,} bytes are too large", where=where)
+def _check_length(blob: ObjectID, length: int, claimed_bytes: int | None) -> None:
+    if claimed_bytes is not None and length != claimed_bytes:
+        where = f"blob {blob.hex()}"
+        raise CorruptionError(f"{where} is damaged: it has another length than its tree says", where=where)
 
 
-def _apply(place: Place, payload: memoryview, base: bytes) -> bytes:
-    """Return what the payload of a frame with a base stands for, given the base."""
-    raw_length, where = place.entry.raw_length, place_name(place)
-    if place.entry.encoding == Encoding.PATCH:
-        return patch.decode(payload, raw_length, base, where)
-    from replicate.objects.codecs import cast, delta  # load numpy
-
-    decode = delta.decode if place.entry.encoding == Encoding.DELTA else cast.decode
-    return decode(payload, raw_length, base, where)
-
-
-def _decode_whole(place: Place, payload: memoryview) -> bytes:
-    """Return what the payload of a frame without a base stands for."""
-    entry, where = place.entry, place_name(place)
-    if entry.encoding == Encoding.RAW:
-        return bytes(payload)
-    if entry.encoding == Encoding.ZSTD:
-        return zstd.decompress(payload, entry.raw_length, where)
-    if entry.encoding == Encoding.FILL:
-        return fill.decode(payload, entry.raw_length, where)
-    from replicate.objects.codecs import planes  # loads numpy
-
-    return planes.decode(payload, entry.raw_length, where)
-
-
-def _is_right(data: bytes, place: Place, kind: Kind) -> bool:
-    return len(data) == place.entry.raw_length and object_id(kind, data) == place.entry.object_id
-
-
-def _verified(data: bytes, place: Place, kind: Kind) -> bytes:
-    """Return an object's bytes, which are those that its id names, or raise (I6)."""
-    if not _is_right(data, place, kind):
-        where = place_name(place)
-        raise CorruptionError(f"{where} is damaged: its bytes do not match its id", where=where)
-    return data
-
-
-def place_name(place: Place) -> str:
-    """Return how a place is called in errors: the kind, the object and the pack."""
-    kind = Kind(place.entry.kind).name.lower()
-    return f"{kind} {place.entry.object_id.hex()} in pack {place.pack.hex()}"
+def _check_whole(blob: ObjectID, hasher: blake3) -> None:
+    if hasher.digest() != blob:
+        where = f"blob {blob.hex()}"
+        raise CorruptionError(f"{where} is damaged: its chunks do not match its id", where=where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import secrets
@@ -30,7 +31,7 @@ from replicate.errors import (
     StorageFullError,
     WorktreeModifiedError,
 )
-from replicate.objects.ids import SHORT_DIGITS, ObjectID, blob_id
+from replicate.objects.ids import SHORT_DIGITS, Buffer, ObjectID, blob_id
 from replicate.objects.model import MAX_LINK_BYTES, Mode, TreeEntry
 from replicate.objects.store import ObjectStore
 from replicate.reporting import Reporter
@@ -320,10 +321,11 @@ class Checkout:
         small = [one for one, paths in by_id.items() if plan.wanted[paths[0]].size_bytes <= _SMALL_BYTES]
         for wanted, data in self._read_many(small):
             for path in by_id.pop(wanted):
-                written.append(self._write_file(path, plan.wanted[path], iter((data,))))
+                written.append(self._write_file(path, plan.wanted[path], functools.partial(_write_whole, data)))
         for wanted in self._objects.in_turn([*by_id]):
             for path in by_id[wanted]:
-                written.append(self._write_file(path, plan.wanted[path], self._pieces(path, plan.wanted[path])))
+                copy = functools.partial(self._copy, path, plan.wanted[path])
+                written.append(self._write_file(path, plan.wanted[path], copy))
         return written
 
     def _read_many(self, wanted: Sequence[ObjectID]) -> Iterator[tuple[ObjectID, bytes]]:
@@ -331,7 +333,8 @@ class Checkout:
         with contextlib.suppress(CorruptionError, ObjectNotFoundError):
             yield from self._objects.read_many(wanted)
 
-    def _write_file(self, path: bytes, entry: TreeEntry, pieces: Iterator[bytes]) -> tuple[bytes, Stat, ObjectID]:
+    def _write_file(self, path: bytes, entry: TreeEntry, write: Callable[[int], int]) -> tuple[bytes, Stat, ObjectID]:
+        """Write one file; `write` is given where to, and returns how much it wrote there."""
         folder, _, name = path.rpartition(b"/")
         parent = self._folder(folder)
         temp = _temporary_name()
@@ -339,12 +342,7 @@ class Checkout:
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, bits, dir_fd=parent)
         try:
             try:
-                size = 0
-                for piece in pieces:
-                    _write_all(fd, piece)
-                    size += len(piece)
-                    if len(piece) > _SMALL_BYTES // 2 and entry.size_bytes > _SMALL_BYTES:
-                        self._reporter.advance(0, len(piece))
+                size = write(fd)
                 if size != entry.size_bytes:
                     where = f"blob {entry.object_id.hex()}"
                     found = CorruptionError(
@@ -362,14 +360,26 @@ class Checkout:
         self._reporter.advance(1, size if size <= _SMALL_BYTES else 0)
         return path, Stat.of(os.stat(name, dir_fd=parent, follow_symlinks=False)), entry.object_id
 
-    def _pieces(self, path: bytes, entry: TreeEntry) -> Iterator[bytes]:
+    def _copy(self, path: bytes, entry: TreeEntry, fd: int) -> int:
+        """Write a blob to an open file and return its length."""
+
+        def advance(length: int) -> None:
+            if entry.size_bytes > _SMALL_BYTES:  # of a smaller one its end is told
+                self._reporter.advance(0, length)
+
         try:
-            yield from self._objects.iter_blob(entry.object_id, claimed_bytes=entry.size_bytes)
+            self._objects.copy_blob(
+                entry.object_id, functools.partial(_write_at, fd), advance, claimed_bytes=entry.size_bytes
+            )
         except (CorruptionError, ObjectNotFoundError) as exc:
             raise _telling_path(path, exc) from exc
+        return entry.size_bytes
 
     def _write_link(self, path: bytes, entry: TreeEntry) -> None:
-        target = b"".join(self._pieces(path, entry))
+        try:
+            target = self._objects.read(entry.object_id, claimed_bytes=entry.size_bytes)
+        except (CorruptionError, ObjectNotFoundError) as exc:
+            raise _telling_path(path, exc) from exc
         if not 0 < len(target) <= MAX_LINK_BYTES or b"\0" in target:
             where = f"blob {entry.object_id.hex()}"
             found = CorruptionError(f"{where} is damaged: it is no target of a link", where=where)
@@ -469,7 +479,13 @@ def _temporary_name() -> bytes:
     return b".replicate-tmp-" + secrets.token_hex(8).encode()
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_whole(data: bytes, fd: int) -> int:
+    _write_at(fd, 0, data)
+    return len(data)
+
+
+def _write_at(fd: int, offset: int, data: Buffer) -> None:
     view = memoryview(data)
     while len(view):
-        view = view[os.write(fd, view) :]
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done

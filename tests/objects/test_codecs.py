@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import pytest
@@ -99,6 +100,38 @@ def test_what_is_no_frame_is_refused(payload: bytes) -> None:
     for claimed in (3, 100_000):
         with refused("(zstd says .*|its zstd frame is of another length)"):
             zstd.decompress(payload, claimed, "blob x")
+
+
+def into(payload: bytes, size: int) -> bytes:
+    """Return what `decompress_into` fills."""
+    out = bytearray(size)
+    zstd.check_frame(payload, size, "blob x")
+    zstd.decompress_into(payload, memoryview(out), "blob x")
+    return bytes(out)
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize("data", [b"", b"a", b"a" * 300_000, noise(300_000), bytes(200_000) + noise(200_000)])
+def test_a_frame_can_be_decoded_into_memory_that_is_there(data: bytes, checksum: bool) -> None:
+    payload = zstandard.ZstdCompressor(write_checksum=checksum).compress(data)
+    assert into(payload, len(data)) == data
+    for more in (b"\0", b"x", b"abcd", frame(b""), frame(b"abc"), b"\x50\x2a\x4d\x18\0\0\0\0"):
+        with refused("something lies after its zstd frame"):
+            into(payload + more, len(data))
+
+
+@given(st.data())
+def test_damaged_frames_are_decoded_alike_in_both_ways(data: st.DataObject) -> None:
+    payload = bytearray(frame(noise(500) + bytes(150_000) + noise(500)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    spoilt = bytes(payload[: data.draw(st.integers(0, len(payload)))] if data.draw(st.booleans()) else payload)
+    expected = found = b""
+    with contextlib.suppress(CorruptionError):
+        expected = zstd.decompress(spoilt, 151_000, "blob x")
+    with contextlib.suppress(CorruptionError):
+        found = into(spoilt, 151_000)
+    assert found == expected
 
 
 # -- fill

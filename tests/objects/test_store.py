@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from replicate.errors import CorruptionError, ObjectNotFoundError, UnsupportedFormatError
 from replicate.objects.codecs import MAX_RAW_BYTES, Encoding, concat
 from replicate.objects.codecs.concat import Chunk
-from replicate.objects.ids import Kind, blob_id
+from replicate.objects.ids import Buffer, Kind, blob_id
 from replicate.objects.model import encode_tree
 from replicate.objects.pack import Place
 from replicate.objects.store import ObjectStore
@@ -259,6 +259,74 @@ def test_chunks_that_are_not_the_blob_are_found_at_the_end() -> None:
     with pytest.raises(CorruptionError) as caught:
         next(pieces)
     assert str(caught.value) == f"blob {made.object_id.hex()} is damaged: its chunks do not match its id"
+
+
+# -- copying
+
+
+SOME = [noise(1_000, str(number)) * 2 for number in range(40)]
+LARGE = concat_frame(*SOME)
+
+
+def copied(objects: ObjectStore, frame: Frame, size: int) -> bytes:
+    """Return what copying a blob writes, each byte once."""
+    out, done = bytearray(size), []
+
+    def write(offset: int, data: Buffer) -> None:
+        out[offset : offset + len(data)] = data
+        done.append((offset, len(data)))
+
+    told: list[int] = []
+    objects.copy_blob(frame.object_id, write, told.append, claimed_bytes=size)
+    ends = [offset + length for offset, length in sorted(done)]
+    assert [offset for offset, _ in sorted(done)] == [0, *ends[:-1]]
+    assert sum(told) == ends[-1] == size
+    return bytes(out)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_a_blob_is_copied_by_the_threads_that_decode_it(workers: int) -> None:
+    objects = store_of(build_pack([LARGE, *map(Frame, SOME)]), workers=workers)
+    assert copied(objects, LARGE, 80_000) == b"".join(SOME)
+    assert copied(objects, Frame(SOME[3]), 2_000) == SOME[3]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_copying_ends_at_the_first_chunk_that_is_missing(workers: int) -> None:
+    objects = store_of(build_pack([LARGE, *map(Frame, SOME[:20]), *map(Frame, SOME[21:])]), workers=workers)
+    with pytest.raises(ObjectNotFoundError, match=f"^chunk {blob_id(SOME[20]).hex()} of blob"):
+        copied(objects, LARGE, 80_000)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_what_writing_raises_ends_the_copy(workers: int) -> None:
+    objects = store_of(build_pack([LARGE, *map(Frame, SOME)]), workers=workers)
+
+    def write(offset: int, data: Buffer) -> None:
+        if offset == 24_000:
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        objects.copy_blob(LARGE.object_id, write, lambda length: None, claimed_bytes=80_000)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_copy_that_is_not_the_blob_is_an_error(workers: int) -> None:
+    swapped = Frame(LARGE.content, encoding=Encoding.CONCAT, payload=concat_frame(*SOME[1:], SOME[0]).stored)
+    objects = store_of(build_pack([swapped, *map(Frame, SOME)]), workers=workers)
+    with pytest.raises(CorruptionError, match="its chunks do not match its id"):
+        copied(objects, swapped, 80_000)
+
+
+@pytest.mark.parametrize("claimed", [0, 79_999, 80_001])
+def test_a_copy_of_another_length_than_the_tree_says_writes_nothing(claimed: int) -> None:
+    objects = store_of(build_pack([LARGE, *map(Frame, SOME)]))
+    written: list[int] = []
+    with pytest.raises(CorruptionError, match="it has another length than its tree says"):
+        objects.copy_blob(
+            LARGE.object_id, lambda offset, data: written.append(offset), lambda length: None, claimed_bytes=claimed
+        )
+    assert not written
 
 
 def test_a_tree_is_never_a_concat() -> None:

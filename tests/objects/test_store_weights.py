@@ -10,10 +10,10 @@ import pytest
 from replicate.errors import CorruptionError, ObjectNotFoundError
 from replicate.objects import store as store_module
 from replicate.objects.codecs import Encoding, cast, delta, planes
-from replicate.objects.ids import Kind, blob_id
+from replicate.objects.ids import Buffer, Kind, blob_id
 from replicate.objects.pack import verify_pack
 from replicate.transport import MemoryTransport
-from tests.builders import Frame, SmallStore, build_pack, patch_frame, store_of
+from tests.builders import Frame, SmallStore, build_pack, concat_frame, patch_frame, store_of
 from tests.objects.codecs.series import bfloat16, stepped, weights
 
 FIRST = weights(10_000)
@@ -52,6 +52,20 @@ def test_a_series_comes_back() -> None:
         assert b"".join(objects.iter_blob(frame.object_id)) == frame.content
     found = dict(objects.read_many([frame.object_id for frame in frames]))
     assert found == {frame.object_id: frame.content for frame in frames}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_chunks_that_lie_on_each_other_are_copied(workers: int) -> None:
+    frames = series_frames()
+    whole = concat_frame(*(frame.content for frame in reversed(frames)))
+    out = bytearray(len(whole.content))
+
+    def write(offset: int, data: Buffer) -> None:
+        out[offset : offset + len(data)] = data
+
+    objects = store_of(build_pack([*frames, whole]), workers=workers)
+    objects.copy_blob(whole.object_id, write, lambda length: None, claimed_bytes=len(out))
+    assert out == whole.content
 
 
 def test_payloads_that_would_take_much_memory_are_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:

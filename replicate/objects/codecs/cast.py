@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replicate.objects.codecs import base_id
-from replicate.objects.codecs.items import Items, blocks, can_compute, check_decodable, damaged, scratch, whole_items
+from replicate.objects.codecs.items import (
+    Items,
+    blocks,
+    can_compute,
+    check_decodable,
+    damaged,
+    output,
+    whole_items,
+    with_tail,
+)
 from replicate.objects.ids import ID_BYTES, Buffer, ObjectID
 
 BFLOAT16 = 1
@@ -40,6 +49,11 @@ def decode(payload: Buffer, raw_length: int, base_data: Buffer, where: str) -> b
         CorruptionError: The payload, or the length of the base, does not fit; names the object and the base.
         UnsupportedFormatError: This machine is big-endian.
     """
+    return bytes(decode_view(payload, raw_length, base_data, where))
+
+
+def decode_view(payload: Buffer, raw_length: int, base_data: Buffer, where: str) -> Buffer:
+    """Return as `decode` does, in this thread's memory: valid until the thread decodes something else."""
     check_decodable(raw_length, where)
     base = base_id(payload, where)
     rounded = _ROUNDED.get(payload[ID_BYTES]) if len(payload) == ID_BYTES + 1 else None
@@ -48,10 +62,10 @@ def decode(payload: Buffer, raw_length: int, base_data: Buffer, where: str) -> b
     if raw_length % 2 or len(base_data) != 2 * raw_length:
         raise damaged(where, f"its base has another number of items (its base is blob {base.hex()})")
     old = whole_items(base_data, 4)
-    out = scratch("output", old.size, 2)
+    out = output(old.size, 2, old)
     for block in blocks(old):
         out[block] = rounded(old[block])
-    return out.tobytes()
+    return with_tail(out, b"")
 
 
 def _bfloat16(items: Items) -> Items:

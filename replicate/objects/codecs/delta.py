@@ -15,6 +15,7 @@ from replicate.errors import CorruptionError
 from replicate.objects.codecs import base_id
 from replicate.objects.codecs.items import (
     ITEM_BYTES,
+    Bytes,
     Items,
     add_back,
     blocks,
@@ -22,12 +23,16 @@ from replicate.objects.codecs.items import (
     check_decodable,
     damaged,
     exponents,
+    gather,
+    merge,
+    output,
     sample,
     scratch,
     split,
     spread,
     subtract,
     whole_items,
+    with_tail,
 )
 from replicate.objects.codecs.planes import (
     Section,
@@ -35,10 +40,11 @@ from replicate.objects.codecs.planes import (
     code_planes,
     cut_sections,
     decode_plane,
+    decode_planes,
     join_sections,
-    merge_planes,
     plane_bits,
     plane_space,
+    rows,
     worth_coding,
 )
 from replicate.objects.ids import ID_BYTES, Buffer, ObjectID
@@ -78,19 +84,22 @@ def encode(data: Buffer, item_bytes: int, base: ObjectID, base_data: Buffer, *, 
         flags, sampled, first = MASKED, sampled[sampled != 0], [code(mask)]
         chosen = np.unpackbits(mask, count=new.size, bitorder="little").view(np.bool_) if ordered else None
     else:
-        values = _differences(new, old)
         count, flags, first, chosen = b"", 0, [], None
     worth = worth_coding(sampled)
-    if not flags and not any(worth):
-        return None
 
-    def payload(items: Items, flag: int) -> bytes | None:
+    def payload(planes: Bytes, flag: int) -> bytes | None:
         header = base + bytes([item_bytes | flags | flag]) + count
-        return join_sections(header, [*first, *_coded(items, worth)], data, item_bytes)
+        return join_sections(header, [*first, *code_planes(planes, worth)], data, item_bytes)
 
-    found = payload(values, 0)
+    if masked:
+        found = payload(_split(values), 0)
+    elif any(worth):
+        values, planes = _differences(new, old)
+        found = payload(planes, 0)
+    else:
+        return None
     if ordered and values.size > 1 and new.size <= MAX_ORDERED_ITEMS:
-        other = payload(values[_order(old, chosen)], ORDERED)
+        other = payload(_split(values[_order(old, chosen)]), ORDERED)
         if other is not None and len(other) < _ORDER_GAIN * len(data if found is None else found):
             return other
     return found
@@ -103,6 +112,11 @@ def decode(payload: Buffer, raw_length: int, base_data: Buffer, where: str) -> b
         CorruptionError: It stands for no bytes, or for so many others; names the object, by `where`, and the base.
         UnsupportedFormatError: This machine is big-endian.
     """
+    return bytes(decode_view(payload, raw_length, base_data, where))
+
+
+def decode_view(payload: Buffer, raw_length: int, base_data: Buffer, where: str) -> Buffer:
+    """Return as `decode` does, in this thread's memory: valid until the thread decodes something else."""
     check_decodable(raw_length, where)
     base = base_id(payload, where)
     try:
@@ -145,14 +159,17 @@ def _sampled(new: Items, old: Items) -> Items:
     return first
 
 
-def _differences(new: Items, old: Items) -> Items:
+def _differences(new: Items, old: Items) -> tuple[Items, Bytes]:
+    """Return the differences of items, and their planes."""
     values = scratch("values", new.size, new.itemsize)
+    planes = plane_space(values)
     for block in blocks(new):
         subtract(new[block], old[block], values[block])
-    return values
+        split(values[block], planes[:, block])
+    return values, planes
 
 
-def _masked(new: Items, old: Items) -> tuple[NDArray[np.uint8], Items]:
+def _masked(new: Items, old: Items) -> tuple[Bytes, Items]:
     """Return a bit for each item, set where it differs from the base's, and the differences that are not zero."""
     values = scratch("values", new.size, new.itemsize)
     masks, used = [], 0
@@ -161,17 +178,15 @@ def _masked(new: Items, old: Items) -> tuple[NDArray[np.uint8], Items]:
         subtract(new[block], old[block], differences)
         changed = differences != 0
         masks.append(np.packbits(changed, bitorder="little"))  # blocks end at whole bytes
-        kept = differences.take(np.flatnonzero(changed))  # several times as fast as indexing by bits
-        values[used : used + kept.size] = kept
-        used += kept.size
+        used += gather(differences, changed, values[used:]).size
     return np.concatenate(masks), values[:used]
 
 
-def _coded(values: Items, worth: list[bool]) -> list[Section]:
+def _split(values: Items) -> Bytes:
     planes = plane_space(values)
     for block in blocks(values):
         split(values[block], planes[:, block])
-    return code_planes(planes, worth)
+    return planes
 
 
 def _order(old: Items, chosen: NDArray[np.bool_] | None) -> NDArray[np.intp]:
@@ -180,7 +195,7 @@ def _order(old: Items, chosen: NDArray[np.bool_] | None) -> NDArray[np.intp]:
     return np.argsort(keys if chosen is None else keys[chosen], kind="stable")
 
 
-def _decode(view: memoryview, raw_length: int, base_data: Buffer, where: str) -> bytes:
+def _decode(view: memoryview, raw_length: int, base_data: Buffer, where: str) -> Buffer:
     item_bytes, flags = view[0] & 15, view[0] & ~15
     if item_bytes not in ITEM_BYTES or flags & ~(ORDERED | MASKED):
         raise damaged(where, "its first byte names no items or unknown flags")
@@ -203,9 +218,16 @@ def _decode(view: memoryview, raw_length: int, base_data: Buffer, where: str) ->
     else:
         count = size
         sections, rest = cut_sections(view[1:], [size] * item_bytes, tail, where)
+    planes = decode_planes(sections, count, where)
+    out = output(size, item_bytes, old)
+    if not flags:
+        for block in blocks(out):
+            merge(rows(planes, block), out[block])
+            add_back(out[block], old[block], out[block])
+        return with_tail(out, rest)
     values = scratch("values", count, item_bytes)
-    merge_planes(sections, values, where)
-    out = scratch("output", size, item_bytes)
+    for block in blocks(values):
+        merge(rows(planes, block), values[block])
     if flags & ORDERED:
         ordered, values = values, scratch("differences", count, item_bytes)
         values[_order(old, chosen)] = ordered
@@ -214,11 +236,11 @@ def _decode(view: memoryview, raw_length: int, base_data: Buffer, where: str) ->
         values = out
     for block in blocks(out):
         add_back(values[block], old[block], out[block])
-    return out.tobytes() + bytes(rest) if tail else out.tobytes()
+    return with_tail(out, rest)
 
 
 def _read_mask(section: Section, size: int, count: int, where: str) -> NDArray[np.bool_]:
-    mask = decode_plane(section, (size + 7) // 8, where)
+    mask = decode_plane(section, (size + 7) // 8, where, "mask")
     if mask is None:
         mask = np.zeros((size + 7) // 8, np.uint8)
     chosen = np.unpackbits(mask, bitorder="little").view(np.bool_)

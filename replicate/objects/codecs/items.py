@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,9 +26,9 @@ Items: TypeAlias = NDArray[Any]
 ITEM_BYTES = (1, 2, 4, 8)
 SAMPLE_RUNS = 16
 SAMPLE_RUN = 256
-_BLOCK_BYTES = 128 << 10
-_KEPT_BYTES = 16 << 20
-_PLACES = 1 << 18
+_BLOCK_BYTES = 512 << 10
+_KEPT_BYTES = 4 << 20
+_PLACES = 1 << 16
 _local = threading.local()
 
 
@@ -70,6 +70,19 @@ def scratch(name: str, size: int, item_bytes: int = 1) -> Items:
     return kept[:wanted].view(_dtype(item_bytes))
 
 
+def output(size: int, item_bytes: int, base: Items | None = None) -> Items:
+    """Return memory for what is decoded, as `scratch` does; another one if `base` lies there."""
+    found = scratch("output", size, item_bytes)
+    is_taken = base is not None and np.may_share_memory(found, base)
+    return scratch("other_output", size, item_bytes) if is_taken else found
+
+
+def with_tail(items: Items, tail: Buffer) -> Buffer:
+    """Return the bytes of items, in their memory, and what follows them."""
+    content = items.view(np.uint8).data
+    return b"".join((content, tail)) if len(tail) else content
+
+
 def _dtype(item_bytes: int) -> np.dtype[Any]:
     if item_bytes not in ITEM_BYTES:
         raise ValueError(f"an item has 1, 2, 4 or 8 bytes, not {item_bytes}")
@@ -82,7 +95,11 @@ def whole_items(data: Buffer, item_bytes: int) -> Items:
 
 
 def blocks(items: Items) -> Iterator[slice]:
-    """Yield slices of so many items as stay in the processor's nearer cache."""
+    """Yield slices of so many items as a step is done with at once.
+
+    Each call of numpy gives up the interpreter's lock and takes it again. With blocks that fit a processor's nearest
+    cache, threads did little but that: two of them got no more done than one.
+    """
     step = _BLOCK_BYTES // items.itemsize
     for start in range(0, items.size, step):
         yield slice(start, min(start + step, items.size))
@@ -136,7 +153,7 @@ def add_back(zigzag: Items, base: Items, out: Items) -> None:
 def spread(values: Items, chosen: NDArray[np.bool_], out: Items) -> None:
     """Set `out` to the values where a bit is set, one after the other, and to 0 elsewhere.
 
-    By places, several times as fast as by bits; a place takes 8 bytes, hence in parts.
+    By places, several times as fast as by bits; a place takes 8 bytes, hence in parts; `gather` does so too.
     """
     used = 0
     for start in range(0, out.size, _PLACES):
@@ -145,6 +162,16 @@ def spread(values: Items, chosen: NDArray[np.bool_], out: Items) -> None:
         part[:] = 0
         part[places] = values[used : used + places.size]
         used += places.size
+
+
+def gather(items: Items, chosen: NDArray[np.bool_], out: Items) -> Items:
+    """Return the items where a bit is set, one after the other, in `out`, which has room for them; undoes `spread`."""
+    used = 0
+    for start in range(0, items.size, _PLACES):
+        kept = items[start : start + _PLACES].take(np.flatnonzero(chosen[start : start + _PLACES]))
+        out[used : used + kept.size] = kept
+        used += kept.size
+    return out[:used]
 
 
 def exponents(items: Items) -> Bytes:
@@ -158,9 +185,45 @@ def exponents(items: Items) -> Bytes:
 
 
 def split(items: Items, planes: Bytes) -> None:
-    """Set row k of `planes` to byte k of each item, the least significant first."""
-    for index, plane in enumerate(planes):
-        np.right_shift(items, _count(items, 8 * index), out=plane, casting="unsafe")
+    """Set row k of `planes` to byte k of each item, the least significant first. By halves: there is less to move."""
+    if items.itemsize == 1:
+        np.copyto(planes[0], items)
+        return
+    half = items.itemsize // 2
+    shifted = scratch("spare", items.size, items.itemsize)
+    np.right_shift(items, _count(items, 8 * half), out=shifted)
+    high = planes[1] if half == 1 else scratch(f"high{half}", items.size, half)
+    low = planes[0] if half == 1 else scratch(f"low{half}", items.size, half)
+    np.copyto(high, shifted, casting="unsafe")
+    np.copyto(low, items, casting="unsafe")
+    if half > 1:
+        split(low, planes[:half])
+        split(high, planes[half:])
+
+
+def merge(planes: Sequence[Bytes | None], out: Items) -> None:
+    """Undo `split`: set `out` to the items of which these are the bytes, of which a row that is None is 0."""
+    half = len(planes) // 2
+    low, high = (_merged(part, name, out.size) for part, name in ((planes[:half], "low"), (planes[half:], "high")))
+    if high is None:
+        np.copyto(out, 0 if low is None else low)
+        return
+    np.copyto(out, high)
+    if half:
+        np.left_shift(out, _count(out, 8 * half), out=out)
+    if low is not None:
+        np.bitwise_or(out, low, out=out)
+
+
+def _merged(planes: Sequence[Bytes | None], name: str, size: int) -> Items | None:
+    """Return items of these bytes, or None if all are 0."""
+    if all(plane is None for plane in planes):
+        return None
+    if len(planes) == 1:
+        return planes[0]
+    out = scratch(f"{name}{len(planes)}", size, len(planes))
+    merge(planes, out)
+    return out
 
 
 def _count(items: Items, value: int) -> Any:

@@ -23,6 +23,9 @@ from replicate.objects.codecs.items import (
     can_compute,
     check_decodable,
     damaged,
+    gather,
+    merge,
+    output,
     rotate,
     rotate_back,
     sample,
@@ -30,6 +33,7 @@ from replicate.objects.codecs.items import (
     split,
     spread,
     whole_items,
+    with_tail,
 )
 from replicate.objects.ids import Buffer
 
@@ -49,6 +53,8 @@ _local = threading.local()
 _SIZE = struct.Struct("<I")
 _IS_SPARSE = 1 << 31  # of a section's length
 _SPARSE_BELOW = 0.25  # of a plane's length
+_SPARSE_RUNS = 4
+_SPARSE_RUN = 8 << 10
 
 
 def encode(data: Buffer, item_bytes: int) -> bytes | None:
@@ -78,6 +84,11 @@ def decode(payload: Buffer, raw_length: int, where: str) -> bytes:
         CorruptionError: It stands for no bytes, or for so many others.
         UnsupportedFormatError: This machine is big-endian.
     """
+    return bytes(decode_view(payload, raw_length, where))
+
+
+def decode_view(payload: Buffer, raw_length: int, where: str) -> Buffer:
+    """Return as `decode` does, in this thread's memory: valid until the thread decodes something else."""
     check_decodable(raw_length, where)
     view = memoryview(payload)
     item_bytes = view[0] if len(view) else 0
@@ -85,11 +96,12 @@ def decode(payload: Buffer, raw_length: int, where: str) -> bytes:
         raise damaged(where, "its items have no length that there is")
     size, tail = divmod(raw_length, item_bytes)
     sections, rest = cut_sections(view[1:], [size] * item_bytes, tail, where)
-    out = scratch("output", size, item_bytes)
-    merge_planes(sections, out, where)
+    planes = decode_planes(sections, size, where)
+    out = output(size, item_bytes)
     for block in blocks(out):
+        merge(rows(planes, block), out[block])
         rotate_back(out[block], out[block])
-    return out.tobytes() + bytes(rest) if tail else out.tobytes()
+    return with_tail(out, rest)
 
 
 def sampled_bits(data: Buffer, item_bytes: int) -> float:
@@ -144,6 +156,10 @@ def code_planes(planes: Bytes, worth: Sequence[bool]) -> list[Section]:
 
 def code(plane: Bytes) -> Section:
     """Return the smallest section for a plane: nothing if it is 0, a zstd frame, what is not 0, or the plane itself."""
+    if _seems_sparse(plane):
+        sparse = _code_sparse(plane)
+        if len(sparse) < plane.size:
+            return Section(sparse, True)
     whole = _code_whole(plane)
     if not len(whole) or len(whole) >= _SPARSE_BELOW * plane.size:
         return Section(whole)
@@ -161,15 +177,26 @@ def _code_whole(plane: Bytes) -> Buffer:
     return frame if len(frame) < plane.size else plane.data
 
 
+def _seems_sparse(plane: Bytes) -> bool:
+    """Tell whether a plane is smaller as a list of what is not 0, by parts of it; coding it whole is slow then."""
+    last = plane.size - _SPARSE_RUN
+    if last < 2 * _SPARSE_RUNS * _SPARSE_RUN:
+        return False
+    starts = [number * last // (_SPARSE_RUNS - 1) for number in range(_SPARSE_RUNS)]
+    parts = np.concatenate([plane[start : start + _SPARSE_RUN] for start in starts])
+    return bool(2 * np.count_nonzero(parts) < parts.size) and len(_code_sparse(parts)) < len(_code_whole(parts))
+
+
 def _code_sparse(plane: Bytes) -> Buffer:
     """Return which bytes of a plane are not 0, and these.
 
     A Huffman code spends a bit or more on every byte. Where most are 0, as the first ones of small differences are, one
     of eight bits that tell which are not is spent better.
     """
-    places = np.flatnonzero(plane)
-    mask = _code_whole(np.packbits(plane, bitorder="little"))
-    return b"".join([_SIZE.pack(places.size), _SIZE.pack(len(mask)), mask, _code_whole(plane.take(places))])
+    chosen = np.not_equal(plane, 0, out=scratch("chosen", plane.size).view(np.bool_))
+    mask = _code_whole(np.packbits(chosen, bitorder="little"))
+    values = gather(plane, chosen, scratch("gathered", plane.size))
+    return b"".join([_SIZE.pack(values.size), _SIZE.pack(len(mask)), mask, _code_whole(values)])
 
 
 def _listed(sections: Sequence[Section]) -> list[Buffer]:
@@ -206,35 +233,45 @@ def cut_sections(view: memoryview, sizes: Sequence[int], tail: int, where: str) 
     return found, view[at:]
 
 
-def decode_plane(section: Section, size: int, where: str) -> Bytes | None:
-    """Return the `size` bytes of a plane, or None if all are zero; undoes `code`."""
+def decode_plane(section: Section, size: int, where: str, name: str = "plane") -> Bytes | None:
+    """Return the `size` bytes of a plane, or None if all are zero; undoes `code`.
+
+    They lie in the section, or in this thread's memory of that name.
+    """
     if section.is_sparse:
-        return _decode_sparse(memoryview(section.data), size, where)
+        return _decode_sparse(memoryview(section.data), size, where, scratch(name, size))
     if not len(section.data):
         return None
-    whole = len(section.data) == size
-    return np.frombuffer(section.data if whole else zstd.decompress(section.data, size, where), np.uint8)
+    if len(section.data) == size:
+        return np.frombuffer(section.data, np.uint8)
+    zstd.check_frame(section.data, size, where)
+    out = scratch(name, size)
+    zstd.decompress_into(section.data, out.data, where)
+    return out
 
 
-def _decode_sparse(view: memoryview, size: int, where: str) -> Bytes:
+def _decode_sparse(view: memoryview, size: int, where: str, out: Bytes) -> Bytes:
     (count,), (mask_stored,) = _SIZE.unpack_from(view), _SIZE.unpack_from(view, _SIZE.size)
     mask_bytes, rest = (size + 7) // 8, view[2 * _SIZE.size :]
     if count > size or mask_stored > min(mask_bytes, len(rest)) or len(rest) - mask_stored > count:
         raise damaged(where, "a list of bytes has another length than it says")
-    mask = decode_plane(Section(rest[:mask_stored]), mask_bytes, where)
-    out = np.zeros(size, np.uint8)
-    chosen = out.view(np.bool_) if mask is None else np.unpackbits(mask, count=size, bitorder="little").view(np.bool_)
-    if np.count_nonzero(chosen) != count:
+    mask = decode_plane(Section(rest[:mask_stored]), mask_bytes, where, "mask")
+    chosen = None if mask is None else np.unpackbits(mask, count=size, bitorder="little").view(np.bool_)
+    if (0 if chosen is None else np.count_nonzero(chosen)) != count:
         raise damaged(where, "a list of bytes does not fit its mask")
-    values = decode_plane(Section(rest[mask_stored:]), count, where)
-    if values is not None:
+    values = decode_plane(Section(rest[mask_stored:]), count, where, "listed")
+    if values is None or chosen is None:
+        out[:] = 0
+    else:
         spread(values, chosen, out)
     return out
 
 
-def merge_planes(sections: Sequence[Section], out: Items, where: str) -> None:
-    """Set `out` to the items whose planes the sections hold. One plane is in memory at a time."""
-    columns = out.view(np.uint8).reshape(out.size, out.itemsize)
-    for index, section in enumerate(sections):
-        plane = decode_plane(section, out.size, where)
-        columns[:, index] = 0 if plane is None else plane
+def decode_planes(sections: Sequence[Section], size: int, where: str) -> list[Bytes | None]:
+    """Return the planes of `size` bytes that sections stand for, as `decode_plane` does."""
+    return [decode_plane(section, size, where, f"plane{index}") for index, section in enumerate(sections)]
+
+
+def rows(planes: Sequence[Bytes | None], block: slice) -> list[Bytes | None]:
+    """Return a part of each plane."""
+    return [None if plane is None else plane[block] for plane in planes]

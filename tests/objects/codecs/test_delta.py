@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate.errors import CorruptionError, UnsupportedFormatError
-from replicate.objects.codecs import MAX_RAW_BYTES, base_id, delta, planes
+from replicate.objects.codecs import MAX_RAW_BYTES, base_id, cast, delta, planes
 from replicate.objects.codecs.delta import MASKED, MAX_ORDERED_ITEMS, ORDERED
 from tests.builders import noise, refusal
 from tests.objects.codecs.series import BASE, ITEM_BYTES, bfloat16, damages, pairs, stepped, weights
@@ -101,6 +101,20 @@ def test_they_are_ordered_only_when_that_is_wanted_and_pays() -> None:
     integers = np.arange(MIB, dtype=np.uint32)
     noisy = integers + np.random.default_rng(0).integers(0, 1_000, MIB, np.uint32)
     assert flags(encoded(noisy.tobytes(), 4, integers.tobytes(), ordered=True)) == 0
+
+
+def test_what_lies_in_this_threads_memory_can_be_a_base() -> None:
+    first = weights(300_000)
+    second, third = stepped(first, 1e-4, 1), stepped(first, 1e-4, 2)
+    one, two, three = first.tobytes(), second.tobytes(), third.tobytes()
+    payloads = [planes.encode(one, 4), delta.encode(two, 4, BASE, one), delta.encode(three, 4, BASE, two)]
+    assert None not in payloads
+    found = planes.decode_view(payloads[0] or b"", len(one), "blob x")
+    for payload in payloads[1:]:
+        found = delta.decode_view(payload or b"", len(one), found, "blob x")
+    assert found == three
+    export = cast.decode_view(BASE + bytes([cast.BFLOAT16]), len(one) // 2, found, "blob x")
+    assert export == bfloat16(third).tobytes()
 
 
 def test_sparse_differences_are_ordered_too() -> None:
