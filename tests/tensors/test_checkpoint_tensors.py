@@ -11,7 +11,8 @@ import pytest
 from replicate.checkpoints import Checkpoint, InertCheckpoint
 from replicate.errors import NotFoundError, PathNotFoundError
 from replicate.objects import store
-from replicate.objects.ids import Kind
+from replicate.objects.decoding import apply, decode_whole
+from replicate.objects.ids import Buffer, Kind
 from replicate.objects.pack import Place
 from tests.projects import SampleProject
 from tests.tensors.pickles import dict_of, pickled, tensor
@@ -39,15 +40,14 @@ def project(tmp_path: Path) -> SampleProject:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return what fills with the lengths of the blobs that are decoded, bases included."""
     lengths: list[int] = []
-    whole, apply = store._decode_whole, store._apply
 
-    def counting(place: Place, data: bytes) -> bytes:
+    def counting(place: Place, data: Buffer) -> Buffer:
         if place.entry.kind == Kind.BLOB:
             lengths.append(len(data))
         return data
 
-    monkeypatch.setattr(store, "_decode_whole", lambda place, payload: counting(place, whole(place, payload)))
-    monkeypatch.setattr(store, "_apply", lambda place, *given: counting(place, apply(place, *given)))
+    monkeypatch.setattr(store, "decode_whole", lambda place, payload: counting(place, decode_whole(place, payload)))
+    monkeypatch.setattr(store, "apply", lambda place, *given: counting(place, apply(place, *given)))
     return lengths
 
 
