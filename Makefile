@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Where `bench-weights` keeps the series that it makes: 12 GB.
 SERIES ?= build/series
 
-.PHONY: test test-servers check demo soak bench bench-weights docs format clean
+.PHONY: test test-pythons test-servers check demo soak bench bench-weights bench-remote docs format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "replicate needs Python 3.11 or newer")'
@@ -28,15 +28,20 @@ $(VENV)/weights-bench: $(VENV)/installed
 test: check
 	$(BIN)/python -m pytest -n 2 -m 'not soak and not servers'
 
-# Real servers that come as Debian packages; installs them where it may, else the tests say what they skip and why.
-SERVERS := radosgw ceph-mon ceph-osd ceph-common openssh-server
+# What depends on the Python: how a process ends, forks, threads and signals. Each in a virtual environment of its own.
+PYTHONS ?= python3.12 python3.13 python3.14
+ON_EVERY_PYTHON := tests/test_background.py tests/test_recording.py tests/test_ending.py tests/test_session.py
+test-pythons:
+	@for python in $(PYTHONS); do \
+		if ! $$python --version >/dev/null 2>&1; then echo "$$python: not at hand, left out"; continue; fi; \
+		venv=build/venv-$$(basename $$python); \
+		$$python -m venv $$venv && $$venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' \
+		&& $$venv/bin/python -m pytest -q -n 2 -W "ignore:unclosed database:ResourceWarning" $(ON_EVERY_PYTHON) || exit 1; \
+	done
+
+# Real servers that come as Debian packages. Where they cannot be installed the reason is printed, and tests skip them.
 test-servers: $(VENV)/installed
-	@missing=; for program in radosgw ceph-mon ceph-osd ceph /usr/sbin/sshd; do \
-		command -v $$program >/dev/null || missing=$$program; done; \
-	if [ -z "$$missing" ]; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(SERVERS); \
-	else echo 'not installed, and only root can: apt-get install $(SERVERS)' >&2; fi
+	sh tests/servers/install.sh
 	$(BIN)/python -m pytest -m servers -rs tests/servers
 
 check: $(VENV)/installed
@@ -56,6 +61,11 @@ bench: $(VENV)/installed
 
 bench-weights: $(VENV)/weights-bench
 	$(BIN)/python -m benchmarks.weights --series $(SERIES)
+
+bench-remote: $(VENV)/installed
+	sh tests/servers/install.sh
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[remote-bench]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.remote
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/generate.py

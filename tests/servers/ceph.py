@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def missing() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
-def _configuration(folder: Path, cluster: str, monitor: int, gateway: int) -> str:
+def _configuration(folder: Path, cluster: str, monitor: int, gateway: int, memory: int) -> str:
     everywhere = {
         "fsid": cluster,
         "mon initial members": "one",
@@ -56,7 +57,7 @@ def _configuration(folder: Path, cluster: str, monitor: int, gateway: int) -> st
     storing = {
         "osd data": f"{folder}/osd",
         "osd objectstore": "memstore",
-        "memstore device bytes": str(4 << 30),
+        "memstore device bytes": str(memory),
         "osd memory target": str(1 << 30),
         "osd client watch timeout": "3",
         "osd default notify timeout": "3",
@@ -76,14 +77,33 @@ def _configuration(folder: Path, cluster: str, monitor: int, gateway: int) -> st
     )
 
 
+class Gateway:
+    """What speaks S3. What it was given lies in the daemon behind it, and stays when it is killed."""
+
+    def __init__(self, port: int, start: Callable[[], Server]) -> None:
+        self.port = port
+        self._start = start
+        self._server = self._begin()
+
+    def _begin(self) -> Server:
+        server = self._start()
+        server.wait_until(lambda: _is_ready(self.port), 120)
+        return server
+
+    def restart(self) -> None:
+        """Kill it as a crash does, and start it again."""
+        self._server.end(signal.SIGKILL)
+        self._server = self._begin()
+
+
 @contextmanager
-def running(folder: Path) -> Iterator[int]:
-    """Give the port of a new gateway; its one user has the key and the secret above."""
+def running(folder: Path, memory: int = 4 << 30) -> Iterator[Gateway]:
+    """Give a new gateway that holds so many bytes; its one user has the key and the secret above."""
     monitor, gateway, cluster = free_port(), free_port(), str(uuid.uuid4())
     for name in ("mon", "osd", "run", "gateway"):
         (folder / name).mkdir()
     configuration = folder / "ceph.conf"
-    configuration.write_text(_configuration(folder, cluster, monitor, gateway))
+    configuration.write_text(_configuration(folder, cluster, monitor, gateway, memory))
     environment = {"CEPH_CONF": str(configuration), "CEPH_ARGS": "--no-mon-config"}
 
     def run(*command: str) -> str:
@@ -117,8 +137,7 @@ def running(folder: Path) -> Iterator[int]:
         storage.wait_until(lambda: " 1 up" in run("ceph", "osd", "stat"))
         run("radosgw-admin", "user", "create", "--uid=test", "--display-name=test", f"--access-key={KEY}",
             f"--secret-key={SECRET}")  # fmt: skip
-        serve("radosgw", "-n", "client.rgw.gate").wait_until(lambda: _is_ready(gateway), 120)
-        yield gateway
+        yield Gateway(gateway, lambda: serve("radosgw", "-n", "client.rgw.gate"))
 
 
 def _is_ready(port: int) -> bool:

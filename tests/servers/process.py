@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,12 +14,25 @@ from pathlib import Path
 HOST = "127.0.0.1"
 
 
+_PORTS = range(20_000, 32_000)  # below those that systems give to whoever connects
+_claims: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
+    """Return a port that nobody listens on, and that no other process of ours is given while this one lives."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        claim = socket.socket(type=socket.SOCK_DGRAM)  # nobody else here uses the number for datagrams: it is a lock
+        try:
+            claim.bind((HOST, port))
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((HOST, port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
         return port
+    raise RuntimeError("no port is free")
 
 
 def answers(port: int) -> bool:

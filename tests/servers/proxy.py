@@ -7,13 +7,16 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
-from tests.servers.process import HOST
+from tests.servers.process import HOST, free_port
 
-What = Literal["lose the reply", "reset", "reset in the upload", "stall", "truncate", "truncate the head"]
+What = Literal[
+    "lose the reply", "reset", "reset in the upload", "stall", "pause", "truncate", "truncate the head", "go down"
+]
 _LINGER = struct.pack("ii", 1, 0)  # closing sends RST
 
 
@@ -26,12 +29,17 @@ class Fault:
         times: How many requests it happens to.
         method: Only requests of this method, or all with "".
         body: Of the answer, where `what` is a status.
+        seconds: How long a pause is before the request is served after all, and how long nobody listens once the
+            server went down, which ends every connection.
+        headers: Of the answer, where `what` is a status.
     """
 
     what: What | int
     times: int = 1
     method: str = ""
     body: bytes = b""
+    seconds: float = 0.0
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,21 +59,34 @@ class Message:
 
 
 class FaultProxy:
-    """Forwards to a port on this machine. A context manager; one request for each connection upstream."""
+    """Forwards to a port on this machine. A context manager; one request for each connection upstream.
+
+    Attributes:
+        requests: "PUT /bucket/key", as they came; the query is left out.
+        faults: What happens to the next requests. Where none matches, `choose` is asked.
+        choose: Is given a request like those above; called in the proxy's thread.
+        on_down: Called in a thread while nobody listens, as a server that is killed and started again.
+        is_up: Whether somebody listens.
+    """
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
-        self.requests: list[str] = []  # "PUT /bucket/key", as they came; the query is left out
+        self.requests: list[str] = []
         self.faults: list[Fault] = []
-        self.port = 0
+        self.choose: Callable[[str], Fault | None] = lambda request: None
+        self.on_down: Callable[[], object] = lambda: None
+        self.port = free_port()
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()  # the loop holds none of a client that left
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._ready = threading.Event()
+        self.is_up = threading.Event()
         self._stop = asyncio.Event()
 
     def __enter__(self) -> FaultProxy:
         self._thread.start()
-        self._ready.wait(10)
+        self.is_up.wait(10)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,27 +103,53 @@ class FaultProxy:
             runner.run(self._run())
 
     async def _run(self) -> None:
-        server = await asyncio.start_server(self._connected, HOST, 0, limit=1 << 20)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
+        await self._listen()
         await self._stop.wait()
-        server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._connected, HOST, self.port, limit=1 << 20)
+        self.is_up.set()
+
+    async def _go_down(self, seconds: float) -> None:
+        """Refuse connections for a while, and end those that there are."""
+        if self._server is None:  # it is down already
+            return
+        self.is_up.clear()
+        self._server.close()
+        self._server = None
+        for writer in list(self._clients):
+            _reset(writer)
+        await asyncio.gather(asyncio.to_thread(self.on_down), asyncio.sleep(seconds))
+        await self._listen()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
+        self._hold(asyncio.current_task())
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while await self._exchange(reader, writer):
                 pass
+        self._clients.discard(writer)
         writer.close()
+
+    def _hold(self, task: asyncio.Task[Any] | None) -> None:
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; tell whether another may follow."""
         start, headers = await _head(reader)
         method, target = start.split(" ")[:2]
         self.requests.append(f"{method} {unquote(target.partition('?')[0])}")
-        fault = self._next_fault(method)
-        if fault is not None and fault.what == "reset":
+        fault = self._next_fault(method) or self.choose(self.requests[-1])
+        if fault is not None and fault.what == "go down":
+            self._hold(asyncio.create_task(self._go_down(fault.seconds)))
+        if fault is not None and fault.what in ("reset", "go down"):
             return _reset(writer)
         named = {name.lower(): value for name, value in headers}
         if named.get("expect", "").lower() == "100-continue":
@@ -115,8 +162,11 @@ class FaultProxy:
         if fault is not None and fault.what == "stall":
             await reader.read()  # until the client gives up
             return False
+        if fault is not None and fault.what == "pause":
+            await asyncio.sleep(fault.seconds)
+            fault = None
         if fault is not None and isinstance(fault.what, int):
-            answered = [("Content-Length", str(len(fault.body))), ("Content-Type", "application/xml")]
+            answered = [("Content-Length", str(len(fault.body))), ("Content-Type", "application/xml"), *fault.headers]
             writer.write(Message(f"HTTP/1.1 {fault.what} Fault", answered, fault.body).encoded())
             await writer.drain()
             return True
@@ -161,8 +211,9 @@ class FaultProxy:
 
 def _reset(writer: asyncio.StreamWriter) -> bool:
     """Close a connection so that the other side gets a reset."""
-    found: socket.socket = writer.get_extra_info("socket")
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+    if not writer.transport.is_closing():
+        found: socket.socket = writer.get_extra_info("socket")
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
     writer.transport.abort()
     return False
 

@@ -13,38 +13,12 @@ import pytest
 from replicate.errors import StorageDeniedError, StorageUnreachableError
 from replicate.transport import Transport
 from replicate.transport.remote import Patience, RemoteTransport, open_transport, remote_transport
-from tests.servers import ceph, moto, openssh
 from tests.servers.proxy import FaultProxy
 from tests.transport.contract import TransportContract
 from tests.transport.faults import FaultContract
 
 pytestmark = pytest.mark.servers
 AT_ONCE = Patience(attempts=2, first_wait=0.0, longest_wait=0.0)
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (
-        moto.ENVIRONMENT | {"AWS_ACCESS_KEY_ID": ceph.KEY, "AWS_SECRET_ACCESS_KEY": ceph.SECRET}
-    ).items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    if lacking := ceph.missing():
-        pytest.skip(f"not installed: {', '.join(lacking)}")
-    with ceph.running(tmp_path_factory.mktemp("ceph")) as port:
-        yield port
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    if lacking := openssh.missing():
-        pytest.skip(f"not installed: {', '.join(lacking)}")
-    folder = tmp_path_factory.mktemp("sshd")
-    with openssh.running(folder) as port:
-        yield port, folder
 
 
 def bucket(port: int, patience: Patience | None = None) -> RemoteTransport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -134,3 +135,18 @@ def test_two_transports_see_what_the_other_did_at_once(moto_port: int) -> None:
     assert [info.key for info in other.list("refs/")] == ["refs/aa/x"]
     one.delete(["refs/aa/x"])
     assert list(other.list("refs/")) == []
+
+
+@pytest.mark.parametrize(("error", "is_logged"), [(ConnectionResetError, False), (ValueError, True)])
+def test_a_lost_connection_that_nobody_waits_for_is_not_logged(
+    caplog: pytest.LogCaptureFixture, error: type[Exception], is_logged: bool
+) -> None:
+    async def fail() -> None:
+        raise error("Cannot write to closing transport")
+
+    async def leave_behind() -> None:
+        await asyncio.wait([asyncio.ensure_future(fail())])
+
+    loop.run(leave_behind())
+    gc.collect()
+    assert ("never retrieved" in caplog.text) == is_logged

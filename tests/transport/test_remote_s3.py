@@ -239,7 +239,7 @@ def test_who_may_not_write_gets_the_time_of_an_answer(transport: RemoteTransport
             "cannot read {key}: RequestTimeTooSkewed: So",
             "set this machine's",
         ),
-        (404, "NoSuchBucket", StorageMissingError, "there is no s3://requests", "correct the URL, or create it with"),
+        (404, "NoSuchBucket", StorageMissingError, "there is no s3://requests", "correct the URL, or `replicate push"),
         (507, "XMinioStorageFull", StorageFullError, "no space left to read {key}: XMinio", "free some space"),
         (
             403,

@@ -27,9 +27,19 @@ class _Current:
             with self.lock:
                 if self.loop is None:
                     loop = asyncio.new_event_loop()
+                    loop.set_exception_handler(_hear)
                     threading.Thread(target=loop.run_forever, name="replicate storage", daemon=True).start()
                     self.loop = loop
         return self.loop
+
+
+def _hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Leave out lost connections of what nobody waits for, as a client's task that was to send the rest of a request.
+
+    Whoever made the request is told otherwise; logging it here would print it.
+    """
+    if not isinstance(context.get("exception"), OSError):
+        loop.default_exception_handler(context)
 
 
 _current = _Current()
