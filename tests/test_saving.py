@@ -20,7 +20,7 @@ from replicate.refs import CommitRecord
 from replicate.repository import MARKER_KEY
 from replicate.saving import Saved
 from replicate.transport import KeyInfo, LocalTransport
-from tests.projects import Content, SampleProject, read_folder, reads_everything, store_files
+from tests.projects import Content, SampleProject, check_store, read_folder, reads_everything, store_files
 
 MIB = 1 << 20
 
@@ -396,3 +396,23 @@ def test_ids_depend_on_content_only(project: SampleProject, tmp_path: Path) -> N
         trees.append(one.save(session).base.record.commit.tree)
     assert trees[0] == trees[1]
     assert isinstance(project.history(), History)
+
+
+def test_caches_that_are_deleted_while_a_session_runs_are_made_again(tmp_path: Path) -> None:
+    project = SampleProject(tmp_path / "project")
+    session = project.begin()
+
+    def delete() -> None:
+        for path in (project.store / "local/cache").rglob("*.db"):
+            path.unlink()
+
+    delete()
+    project.write("a", "1")
+    project.save(session)
+    delete()
+    saved = project.save(session, (), metrics={"loss": 0.5})
+    assert saved.files == 1
+    delete()
+    project.write("b", "2")
+    project.save(session)
+    check_store(project.store)

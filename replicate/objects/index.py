@@ -52,6 +52,7 @@ class ObjectIndex:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._is_empty = False
+        self._is_rebuilding = False
         self._checked: dict[int, tuple[ObjectID, int] | None] = {}
 
     def begin_save(self) -> None:
@@ -213,7 +214,18 @@ class ObjectIndex:
                     return action(self._open())
                 except (sqlite3.Error, OSError, ValueError, TypeError):
                     drop()
+                    self._rebuild()
             return action(self._open())
+
+    def _rebuild(self) -> None:
+        """Find out again what lies in the store: a save may be under way that relies on it."""
+        if self._is_rebuilding:
+            return
+        self._is_rebuilding = True
+        try:
+            self.refresh()
+        finally:
+            self._is_rebuilding = False
 
     def _move_to_memory(self) -> None:
         """Keep nothing on the disk from now on."""

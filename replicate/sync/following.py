@@ -25,6 +25,7 @@ from replicate.transport import Transport
 BEAT_SECONDS = 30.0
 _FIRST_WAIT, _LONGEST_WAIT = 15.0, 300.0
 _READ = 1 << 16
+_LOOK_SECONDS = 0.5
 
 Push = Callable[[Reporter, bool], Copied]
 """Copies what is not there yet; the second argument says to give up soon."""
@@ -79,7 +80,7 @@ class Following:
         while worker.is_alive():
             if self._is_reached:  # nothing is put into a place that may be no store
                 self._beat()
-            ready, _, _ = select.select([fd], [], [], BEAT_SECONDS)
+            ready, _, _ = select.select([fd], [], [], BEAT_SECONDS if self._is_reached else _LOOK_SECONDS)
             if not ready:
                 continue
             data = os.read(fd, _READ)

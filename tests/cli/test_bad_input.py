@@ -118,7 +118,7 @@ def test_a_current_folder_that_is_gone_is_told(shell: Shell, tmp_path: Path, mon
         (
             "frobnicate: x\n",
             " line 1: unknown key 'frobnicate'\n"
-            "hint: the keys are repository, store, durability, effort, endpoint, profile, region, anonymous\n",
+            "hint: the keys are repository, store, cache, durability, effort, endpoint, profile, region, anonymous\n",
         ),
         ("store: a\n\nstore: b\n", " line 3: 'store' is there twice\n"),
         ("store:\n", " line 1: 'store' needs a value that is text\n"),

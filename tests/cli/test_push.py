@@ -182,7 +182,8 @@ def test_the_own_store_is_no_other(shell: Shell, vision: Vision, command: str) -
 
 @pytest.mark.parametrize("command", ["push", "pull"])
 def test_a_place_without_a_store_is_told(shell: Shell, vision: Vision, team: Path, command: str) -> None:
-    message = f"error: there is no store at {team}\nhint: correct the place, or make a store there with `replicate push --create`\n"
+    hint = "correct the place, or make a store there with `replicate push --create`"
+    message = f"error: there is no store at {team}\nhint: {hint}\n"
     shell.fails(6, message, command, "-R", str(team))
     assert not team.exists()
 

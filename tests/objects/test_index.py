@@ -357,7 +357,8 @@ def test_a_corrupt_file_is_dropped_and_rebuilt(index: ObjectIndex, path: str, tr
     spoil(path, how)
     again = ObjectIndex(path, transport, "boot 1")
     again.begin_save()
-    assert again.find(blob_id(ABC)) == []
+    is_new = how in ("empty", "another schema")  # nothing tells that there was more
+    assert again.find(blob_id(ABC)) == ([] if is_new else places(PACK, blob_id(ABC)))
     again.refresh()
     assert again.find(blob_id(ABC)) == places(PACK, blob_id(ABC))
     again.close()
@@ -395,7 +396,6 @@ def test_a_file_that_is_corrupted_while_it_is_open_is_rebuilt(
 ) -> None:
     add(index)
     spoil(path, "garbage")
-    index.refresh()
     assert index.find(blob_id(ABC)) == places(PACK, blob_id(ABC))
 
 
@@ -413,8 +413,6 @@ def test_where_no_file_can_be_written_the_index_lives_in_memory(tmp_path: Path, 
     (tmp_path / "file").write_bytes(b"")
     index = ObjectIndex(str(tmp_path / "file" / "objects.db"), transport, "boot 1")
     index.begin_save()
-    assert index.find(blob_id(ABC)) == []
-    index.refresh()
     assert index.find(blob_id(ABC)) == places(PACK, blob_id(ABC))
     add(index)
     assert index.is_sound(PACK.pack_id)

@@ -327,7 +327,8 @@ def test_a_place_without_a_store_is_an_error(project: SampleProject, models: Mod
     with pytest.raises(StorageMissingError) as raised:
         push_to(project, remote)
     assert str(raised.value) == (
-        "there is no store at memory://remote (hint: correct the place, or make a store there with `replicate push --create`)"
+        "there is no store at memory://remote "
+        "(hint: correct the place, or make a store there with `replicate push --create`)"
     )
     assert not remote.present("")
 

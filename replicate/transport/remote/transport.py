@@ -271,9 +271,8 @@ class RemoteTransport:
             return KeyNotFoundError(f"{key} is not in the store", key=key)
         if trouble.kind in ("no place", "absent"):
             place = f"{self.location.scheme}://{self.location.place}"
-            return StorageMissingError(
-                f"there is no {place}", key=key, operation=operation, hint="correct the URL, or `replicate push --create` makes it"
-            )
+            hint = "correct the URL, or `replicate push --create` makes it"
+            return StorageMissingError(f"there is no {place}", key=key, operation=operation, hint=hint)
         if trouble.kind == "login":
             hint = trouble.hint or _LOGIN_HINT
             return StorageDeniedError(f"cannot log in to {self.url}{said}", key=key, operation=operation, hint=hint)
