@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ from replicate.background import Outage, read_outage
 from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, cell_text, echo_json, echo_table, json_path, name_commit, quote_path
 from replicate.comparing import compare_worktree
+from replicate.evicted import EvictedPack, read_evicted
 from replicate.experiment import status
 from replicate.history import ExperimentHistory
 from replicate.presenting import json_time, to_datetime
@@ -41,6 +43,7 @@ def command(as_json: bool, directory: str) -> None:
     running = [one for one in history.summaries if status(one, repository) == "running"]
     project = repository.project
     elsewhere = _look_elsewhere(repository) if project.repository else None
+    evicted = read_evicted(project.store) if project.repository else []
     if as_json:
         outage = read_outage(project)
         echo_json(
@@ -50,6 +53,7 @@ def command(as_json: bool, directory: str) -> None:
                 "repository": elsewhere[0] if elsewhere else project.store,
                 "pending": _pending_json(elsewhere[1]) if elsewhere else None,
                 "outage": _outage_json(outage) if outage else None,
+                "evicted": {"packs": len(evicted), "bytes": sum(one.size_bytes for one in evicted)},
                 "experiments": len(history.summaries),
                 "running": [one.experiment_id.hex() for one in running],
                 "head": head.commit_id.hex() if head else None,
@@ -61,7 +65,7 @@ def command(as_json: bool, directory: str) -> None:
     rows: list[list[Cell]] = [["store" if elsewhere else "repository", held]]
     if elsewhere:
         rows.append(["repository", f"{elsewhere[0]}, {_describe(elsewhere[1])}"])
-        rows += [["", line] for line in _outage(read_outage(project))]
+        rows += [["", line] for line in (*_outage(read_outage(project)), *_partial(evicted))]
     if running:
         rows.append(["running", ", ".join(_title(one) for one in running)])
     if head is None:
@@ -116,6 +120,14 @@ def _outage(outage: Outage | None) -> list[str]:
         return []
     since = format_age(time.time() - outage.since_ns / 1e9)
     return [f"push fails since {since}: {outage.message}", *([f"hint: {outage.hint}"] if outage.hint else [])]
+
+
+def _partial(evicted: Sequence[EvictedPack]) -> list[str]:
+    """Return what is told of packs that were evicted."""
+    if not evicted:
+        return []
+    size = format_bytes(sum(one.size_bytes for one in evicted))
+    return [f"this machine's store is partial: {size} in {plural(len(evicted), 'pack')} lie only there"]
 
 
 def _removed(experiment: ExperimentHistory | None, head: CommitRecord) -> list[str]:

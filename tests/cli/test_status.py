@@ -8,7 +8,9 @@ import pytest
 
 from replicate.background import note_outage
 from replicate.config import require_project
+from replicate.evicted import EvictedPack, write_evicted
 from replicate.host import Host
+from tests.builders import some_id
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
 from tests.projects import SampleProject
@@ -139,6 +141,7 @@ def test_json_has_every_key(shell: Shell, vision: Vision) -> None:
         "repository": str(vision.project.store),
         "pending": None,
         "outage": None,
+        "evicted": {"packs": 0, "bytes": 0},
         "experiments": 2,
         "running": [vision.warmup.id],
         "head": vision.warmup.ids[0],
@@ -165,6 +168,11 @@ def test_with_a_repository_elsewhere_it_tells_what_is_not_pushed(shell: Shell, v
     assert "hint: look for it" in said
     outage = shell("status", "--json").json["outage"]
     assert outage == {"since": "1970-01-01T00:00:05.000000Z", "message": "it is gone", "hint": "look for it"}
+    pack = some_id("pack")
+    write_evicted(str(vision.project.store), [EvictedPack(pack, 5_000_000, str(team))])
+    assert "this machine's store is partial: 5.0 MB in 1 pack lie only there" in shell("status").out
+    assert shell("status", "--json").json["evicted"] == {"packs": 1, "bytes": 5_000_000}
+    write_evicted(str(vision.project.store), [])
     assert shell("push", "--create", "-q").code == 0
     assert shell("status").rows[1] == ["repository", f"{team},", "everything", "pushed"]
     assert shell("status", "--json").json["pending"] == {"experiments": 0, "checkpoints": 0, "records": 0, "bytes": 0}
