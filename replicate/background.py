@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from replicate.reporting import Reporter
 OPTION = "--background"
 SAVED, BEGIN, END = "saved", "begin", "end"
 _AGAIN_NS = 60 * 10**9
+_TOLD_AFTER, _PATIENCE = 2.0, 60.0  # seconds without progress
 _BY_HAND = "`replicate push` copies what is missing"
 
 
@@ -107,6 +109,12 @@ class BackgroundPush:
             self._sessions.remove(session)
             self._tell(END, session)
 
+    def leave(self) -> None:
+        """Let the child push what is new, and wait for nothing; `replicate status` tells what became of it."""
+        self._tell(SAVED)
+        self._let_go()
+        self._has_news = False
+
     def finish(self, reporter: Reporter, *, interrupts: int = 0) -> None:
         """Wait until everything is pushed, with a bar. The second Ctrl-C leaves the child to it.
 
@@ -123,17 +131,22 @@ class BackgroundPush:
         if child is None:
             return
         self._close_stdin()
-        while True:
+        code: int | None = None
+        is_interrupted = False
+        while interrupts < 2:
             try:
+                if is_interrupted:
+                    reporter.finish()
+                    reporter.notice("still pushing; Ctrl-C again leaves it to go on in the background")
                 code = self._relay(child, reporter)
                 break
             except KeyboardInterrupt:
-                reporter.finish()
                 interrupts += 1
-                if interrupts >= 2:
-                    reporter.notice(f"the push to {self._project.repository} goes on in the background")
-                    return
-                reporter.notice("still pushing; Ctrl-C again leaves it to go on in the background")
+                is_interrupted = True
+        if code is None:
+            reporter.finish()
+            reporter.notice(f"the push to {self._project.repository} goes on in the background")
+            return
         self._child = None
         if code == 0:
             return
@@ -200,21 +213,41 @@ class BackgroundPush:
                 self._child.stdin.close()
 
     def _let_go(self) -> None:
-        """Close this process's ends of the pipes."""
+        """Close this process's ends of the pipes, and forget the child, which goes on alone."""
         self._close_stdin()
         if self._child is not None and self._child.stdout is not None:
             self._child.stdout.close()
+            if self._child.poll() is None:
+                self._child.returncode = 0  # nobody will ask: Python would warn of a process that still runs
         self._child = None
 
-    @staticmethod
-    def _relay(child: subprocess.Popen[bytes], reporter: Reporter) -> int:
-        """Pass on what the child tells until it says that it has pushed, or ends; return its exit code."""
+    def _relay(self, child: subprocess.Popen[bytes], reporter: Reporter) -> int | None:
+        """Pass on what the child tells until it says that it has pushed, or ends; return its exit code.
+
+        None when nothing came of it for a minute: a network that is dead keeps no program from its end.
+        """
         assert child.stdout is not None
-        while line := child.stdout.readline():
-            code = relay(line, reporter)
-            if code is not None:
-                return code
-        return child.wait()
+        fd, rest, is_told, waited = child.stdout.fileno(), b"", False, 0.0
+        while waited < _PATIENCE:
+            patience = _PATIENCE if is_told else _TOLD_AFTER
+            if not select.select([fd], [], [], patience)[0]:
+                waited += patience
+                if not is_told:
+                    reporter.notice(f"waiting for {self._project.repository}; Ctrl-C twice leaves it to the background")
+                is_told = True
+                continue
+            data = os.read(fd, 1 << 16)
+            if not data:
+                return child.wait()
+            *lines, rest = (rest + data).split(b"\n")
+            is_told, waited = True, 0.0
+            for line in lines:
+                code = relay(line, reporter)
+                if code is not None:
+                    return code
+        reporter.finish()
+        reporter.warn(f"no answer from {self._project.repository} for {_PATIENCE:.0f} s")
+        return None
 
 
 _running: dict[str, BackgroundPush] = {}

@@ -87,7 +87,7 @@ class Checkpoint:
 
     def files(self) -> list[File]:
         """Return the files and links, in order of their paths."""
-        from replicate.worktree.checkout import iter_tree
+        from replicate.worktree.trees import iter_tree
 
         objects = self._repository.objects(self._record.locator)
         return [

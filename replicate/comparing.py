@@ -11,9 +11,10 @@ from replicate.objects.ids import ObjectID, blob_id
 from replicate.objects.model import Mode, TreeEntry
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
-from replicate.worktree.checkout import hash_file, iter_tree
+from replicate.worktree.checkout import hash_file
 from replicate.worktree.index import Index
 from replicate.worktree.scan import Scan, Scanner, join, mode_of
+from replicate.worktree.trees import iter_tree
 
 Letter = Literal["M", "A", "D"]
 

@@ -22,6 +22,7 @@ STORE_NAME = ".replicate"
 _STORAGE_KEYS = ("endpoint", "profile", "region", "anonymous")
 _KEYS = ("repository", "store", "cache", "durability", "effort", *_STORAGE_KEYS)
 _CHOICES = {"durability": ("safe", "fast"), "effort": ("normal", "high")}
+_ONE_SLASH = re.compile(r"(s3|gs|gcs|az|abfs|sftp|ssh|file):/?(?!/)")
 _CREDENTIALS = re.compile(r"://[^/@\s]*:[^/\s]*@")
 _SIZE = re.compile(r"(?P<number>\d{1,15}(\.\d{1,3})?) ?(?P<unit>[KMGT]?B|%)", re.ASCII | re.IGNORECASE)
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -119,7 +120,9 @@ def _project(root: str, values: Mapping[str, str], environment: Mapping[str, str
     effort: Literal["normal", "high"] = "high" if values.get("effort") == "high" else "normal"
     storage = {key: values[key] for key in _STORAGE_KEYS if key in values}
     repository = _repository(root, values.get("repository", STORE_NAME))
-    is_own = repository in (place, os.path.join(root, STORE_NAME))
+    is_own = "://" not in repository and os.path.realpath(repository) in map(
+        os.path.realpath, (place, os.path.join(root, STORE_NAME))
+    )
     return Project(root, place, durability, effort, storage, "" if is_own else repository, values.get("cache", ""))
 
 
@@ -190,6 +193,10 @@ def _check_repository(where: str, root: str, value: str) -> None:
         raise ConfigError(
             f"{where}: there are credentials in the URL of the repository",
             hint="remove them, as others read this file, and give them by environment variables, a profile or a key",
+        )
+    if typo := _ONE_SLASH.match(value):
+        raise ConfigError(
+            f"{where}: the repository cannot be {value!r}", hint=f"did you mean {typo[1]}://{value[typo.end() :]}?"
         )
     if "$" in value:
         raise ConfigError(

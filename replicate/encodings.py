@@ -18,7 +18,7 @@ from replicate.objects.pack import Entry, read_footer
 from replicate.objects.store import ObjectStore
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
-from replicate.worktree.checkout import find_entry, iter_tree
+from replicate.worktree.trees import find_entry, iter_tree
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ class Environment:
         start = self._start
         if start is None or start.environment is None or start.locator is None:
             return b""
-        from replicate.worktree.checkout import find_entry
+        from replicate.worktree.trees import find_entry
 
         objects = self._repository.objects(start.locator)
         entry = find_entry(objects, start.environment, name)

@@ -124,6 +124,7 @@ def _publish(
     """Write records about an experiment; each is durable before the next. What they name is in the store (I1)."""
     with repository.saving():
         repository.check_writable()
+        repository.own.create()  # what is changed may lie in the repository alone, and nothing was saved here yet
         session = repository.host.random(8).hex()
         for fields in bodies:
             repository.refs.publish(experiment.experiment_id, seq, session, kind, fields, subject)

@@ -216,6 +216,7 @@ class Recorder:
         verb = "continuing" if resume else "experiment"
         files = "" if resume else f" · {plural(begun.root.files, 'file')}"
         place = f" · pushing to {project.repository}" if push is not None else ""
+        place = " · offline, not pushed" if project.repository and config.mode() == "offline" else place
         reporter.notice(f"{verb} {experiment_id.short}{' ' + begun.name if begun.name else ''}{files}{place}")
         if resume:
             self._tell_changes(session, reporter)

@@ -398,13 +398,22 @@ class Repository:
         found = (self._read_head(os.path.join(above, folder, "head")) for folder in folders)
         return [record for record in found if record is not None]
 
-    def _read_head(self, path: str) -> CommitRecord | None:
+    @property
+    def head_name(self) -> RecordName | None:
+        """The name of that commit's record, whether it is there or not."""
+        return self._head_name(self._worktree_path("head"))
+
+    @staticmethod
+    def _head_name(path: str) -> RecordName | None:
         try:
             with open(path, encoding="ascii") as file:
-                name = RecordName.parse(file.read().strip())
+                return RecordName.parse(file.read().strip())
         except (OSError, UnicodeDecodeError, CorruptionError):
             return None
-        record = self.refs.find(name)
+
+    def _read_head(self, path: str) -> CommitRecord | None:
+        name = self._head_name(path)
+        record = self.refs.find(name) if name is not None else None
         return record if isinstance(record, CommitRecord) else None
 
     def write_head(self, record: CommitRecord) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
+from replicate.config import CONFIG_NAME
 from replicate.errors import ConflictError, CorruptionError, PathNotFoundError
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Mode, TreeEntry
@@ -18,9 +19,10 @@ from replicate.objects.store import ObjectStore
 from replicate.refs import CommitRecord
 from replicate.reporting import Reporter
 from replicate.repository import Repository
-from replicate.worktree.checkout import Checkout, find_entry
+from replicate.worktree.checkout import Checkout
 from replicate.worktree.scan import Scanner
 from replicate.worktree.times import WorktreeClock
+from replicate.worktree.trees import find_entry
 
 _MAX_LINKS = 40
 _KEPT_BYTES = 12 << 20
@@ -50,7 +52,7 @@ def checkout(
 
     Files that are there and equal are not touched. Nothing is removed, but with `exact` what the commit does not have
     and is not ignored. When the target is the project's worktree and everything is restored, the commit becomes what
-    `status` compares with.
+    `status` compares with, and `replicate.yaml` stays as it is: it says where checkpoints go from here.
 
     Raises:
         WorktreeModifiedError, ConflictError, PathNotFoundError: Nothing was written.
@@ -68,11 +70,14 @@ def checkout(
         known=index.lookup if in_worktree else lambda path, stat: None,
     )
     scanner = Scanner(os.path.realpath(target), excluded) if exact and not paths else None
-    plan = work.plan(record.commit.tree, paths=paths, force=force, extras=scanner)
+    kept = frozenset([CONFIG_NAME.encode()] if in_worktree and not paths else [])
+    plan = work.plan(record.commit.tree, paths=paths, force=force, extras=scanner, kept=kept)
     _keep_out(excluded, [*plan.writes, *plan.removals])
     if not force:
         _keep_out_of_git([*plan.writes, *plan.removals])
     written = work.run(plan)
+    if plan.left:
+        reporter.notice(f"{CONFIG_NAME} stays as it is here; name it to restore the one of {record.commit_id.short}")
     if in_worktree:
         clock = WorktreeClock(repository.host, root, repository.local_path("tmp"))
         read_at = clock.settle(max(stat.changed_ns for _, stat, _ in written)) if written else 0

@@ -263,7 +263,10 @@ class Session:
             save = Save(
                 self.repository, self._index, self._base, self.reporter, self._told, generation=head.commit.seq + 1
             )
-            saved = save.run(None if selection is None else tuple(selection), make, self.session_id, tree=tree)
+            try:
+                saved = save.run(None if selection is None else tuple(selection), make, self.session_id, tree=tree)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt from None  # where in the save it was is nobody's business
             self._base, self._head = saved.base, saved.base.record
             self._step, self._primary = number, given or self._primary
             if tree is None:

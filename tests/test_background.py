@@ -156,7 +156,7 @@ def test_offline_nothing_is_pushed_until_it_is_asked_for(training: Training) -> 
     assert "pushing" not in err
     assert training.published() == []
     assert training.pending.checkpoints == 3
-    assert "1 experiment, 3 checkpoints to push (" in training.replicate("status").stdout
+    assert "to push: 1 experiment, 3 checkpoints (" in training.replicate("status").stdout
     assert training.replicate("push").returncode == 0
     assert training.published() == [0, 1, 2]
 
@@ -171,7 +171,7 @@ def test_a_repository_without_a_store_is_told_once_and_stops_nothing(tmp_path: P
     assert "what is not pushed is safe here; `replicate push` copies what is missing" in err
     assert os.listdir(training.team) == []  # nothing is put into a place that may be the wrong one
     shown = training.replicate("status").stdout
-    assert "3 checkpoints to push" in shown
+    assert "to push: 1 experiment, 3 checkpoints (" in shown
     assert "there is no store at" in shown
     assert training.replicate("push").returncode == 6
     assert training.replicate("push", "--create").returncode == 0

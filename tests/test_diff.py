@@ -29,7 +29,7 @@ from replicate.presenting import File
 from replicate.refs import CommitRecord
 from replicate.session import Session, select_paths
 from replicate.transport import LocalTransport
-from replicate.worktree.checkout import iter_tree
+from replicate.worktree.trees import iter_tree
 from tests.builders import Folder, SmallStore
 from tests.projects import SampleProject, wait_until_settled
 

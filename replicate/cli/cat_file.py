@@ -28,7 +28,7 @@ from replicate.presenting import json_value
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.revisions import MIN_PREFIX_DIGITS
-from replicate.worktree.checkout import find_entry
+from replicate.worktree.trees import find_entry
 
 _MOST = 10
 

@@ -24,7 +24,7 @@ from replicate.repository import Repository
 from replicate.restoring import checkout
 from replicate.revisions import Resolution, label
 from replicate.text import format_bytes, format_seconds, plural
-from replicate.worktree.checkout import find_entry
+from replicate.worktree.trees import find_entry
 
 _PATHS = 3
 

@@ -152,6 +152,13 @@ def _at_head(repository: Repository) -> tuple[ExperimentHistory, CommitRecord] |
     history = repository.history()
     head = repository.read_head()
     of_head = history.experiment(head.name.experiment) if head else None
+    absent = repository.head_name if head is None else None
+    if absent is not None and repository.project.repository:
+        short = absent.experiment.short
+        raise ConflictError(
+            f"the worktree was checked out from experiment {short}, which is not on this machine",
+            hint=f"`replicate pull {short}` it to continue it, or start another with --new",
+        )
     if head is None or of_head is None:
         return None
     if status(of_head.summary, repository) == "running":

@@ -20,7 +20,7 @@ from replicate.history import ExperimentHistory, History
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.revisions import Resolution
-from replicate.worktree.checkout import find_entry, iter_tree
+from replicate.worktree.trees import find_entry, iter_tree
 
 _SUGGESTIONS = 3
 

@@ -182,7 +182,7 @@ def _columns(experiments: list[Experiment], params: list[str], unpushed: Collect
     table += [_Column(name, _cells([one.params for one in experiments], name), is_param=True) for name in params]
     if any(bests):
         table.append(_Column("best", [_step(best) for best in bests]))
-        metrics = [best.metrics if best else {} for best in bests]
+        metrics = [found.metrics if (found := one.summary.best or one.summary.latest) else {} for one in experiments]
         for name in dict.fromkeys(one.primary_metric[0] for one in experiments if one.primary_metric):
             table.append(_Column(name, _cells(metrics, name)))
     if any(latest):

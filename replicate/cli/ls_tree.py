@@ -12,7 +12,7 @@ from replicate.cli.cat_file import ObjectFinder
 from replicate.cli.options import StorePlace, json_option, open_history, store_option
 from replicate.cli.render import MODE_NAMES, echo_json, json_path, quote_path
 from replicate.objects.model import Mode, TreeEntry
-from replicate.worktree.checkout import iter_tree
+from replicate.worktree.trees import iter_tree
 
 
 @click.command()

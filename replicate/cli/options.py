@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from replicate.background import background_push
 from replicate.cli.render import Cell
 from replicate.config import cache_folder, find_project, mode, require_project, storage_options
 from replicate.console import ConsoleReporter
@@ -106,6 +107,13 @@ def open_history(where: str | StorePlace) -> tuple[Repository, History]:
     for experiment in history.rootless:
         repository.reporter.warn(f"experiment {experiment.short} is incomplete: its start is not in the store")
     return repository, history
+
+
+def push_soon(repository: Repository) -> None:
+    """Have what a command published pushed by a process of its own, for which nobody waits."""
+    push = background_push(repository.project, repository.host)
+    if push is not None:
+        push.leave()
 
 
 def mark_unpushed(commit: ObjectID, unpushed: Collection[ObjectID]) -> Cell:

@@ -11,14 +11,14 @@ from replicate.background import OPTION, PipeReporter, note_outage
 from replicate.cli.options import directory_option, json_option, open_repository, quiet_option
 from replicate.cli.syncing import open_other, select, sync_options, tell
 from replicate.console import ConsoleReporter
-from replicate.errors import StorageError
+from replicate.errors import ReplicateError, StorageError
 from replicate.objects.ids import ObjectID
 from replicate.reporting import Reporter
 from replicate.repository import Repository, open_elsewhere
 from replicate.sync import Copied, create_store, push
 from replicate.sync.evicting import evict_to_limit
 from replicate.sync.transfer import place_of
-from replicate.transport import Transport
+from replicate.transport import LocalTransport, Transport
 
 _BACKGROUND_JOBS = 4
 
@@ -74,18 +74,29 @@ def _follow(repository: Repository) -> int:
     from replicate.transport.remote import Patience
 
     os.nice(10)  # training comes first
-    remote = open_other(repository.project, None, repository.host)
-    brief = open_other(repository.project, None, repository.host, patience=Patience(attempts=2, timeout=10.0))
+
+    def connect(patience: Patience) -> Transport:
+        return open_other(repository.project, None, repository.host, patience=patience)
+
+    brief = Patience(attempts=2, timeout=10.0)
+    try:
+        remote, beats = connect(Patience()), connect(brief)
+    except ReplicateError as exc:  # whoever started this is told
+        note_outage(repository.project, repository.host, (exc.message, exc.hint or ""))
+        raise
+
+    if isinstance(beats, LocalTransport):
+        beats.require_store()
 
     def copy(reporter: Reporter, is_brief: bool) -> Copied:
-        to = brief if is_brief else remote
+        to = connect(brief) if is_brief else remote
         done = push(repository, to, jobs=_BACKGROUND_JOBS, reporter=reporter)
         if not done.left:
             evict_to_limit(repository, to, reporter)
         return done
 
     reporter = PipeReporter(sys.stdout.fileno())
-    following = Following(repository, brief, copy, reporter)
+    following = Following(repository, beats, copy, reporter)
     is_pushed = following.run(sys.stdin.fileno())
     code = 0 if is_pushed else StorageError.exit_code
     reporter.end(code)

@@ -15,6 +15,7 @@ from replicate.cli.options import (
     find_itself,
     json_option,
     open_history,
+    push_soon,
     quiet_option,
 )
 from replicate.cli.render import echo_json
@@ -80,6 +81,7 @@ def command(revisions: tuple[str, ...], force: bool, quiet: bool, as_json: bool,
     for text, _ in wanted.already:
         reporter.notice(f"{text} is removed already; `replicate undo {text}` brings it back")
     if wanted.whole or wanted.single:
+        push_soon(repository)
         reporter.notice("nothing is freed yet")
     if as_json:
         echo_json(

@@ -34,7 +34,7 @@ from replicate.restoring import BlobReader, find_file, open_file
 from replicate.revisions import Resolution
 from replicate.tensors import TensorFile
 from replicate.text import align_numbers, format_age, format_bytes, format_seconds, format_value, plural
-from replicate.worktree.checkout import find_entry
+from replicate.worktree.trees import find_entry
 
 _FILES = 20
 _CHECKPOINTS = 10

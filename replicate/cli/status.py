@@ -13,6 +13,8 @@ from replicate.background import Outage, read_outage
 from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, cell_text, echo_json, echo_table, json_path, name_commit, quote_path
 from replicate.comparing import compare_worktree
+from replicate.console import ConsoleReporter
+from replicate.errors import InvalidInputError
 from replicate.evicted import EvictedPack, read_evicted
 from replicate.experiment import status
 from replicate.history import ExperimentHistory
@@ -83,23 +85,30 @@ def command(as_json: bool, directory: str) -> None:
 
 
 def _look_elsewhere(repository: Repository) -> tuple[str, Pending]:
-    """Return the place of the repository, and what is not pushed there; no request is made."""
+    """Return the place of the repository, and what is not pushed there; no request is made.
+
+    Where `replicate.yaml` names none that can be, that is told, and nothing counts as pushed.
+    """
     from replicate.cli.syncing import open_other
     from replicate.sync.pending import pending
     from replicate.sync.transfer import place_of
 
-    place = place_of(open_other(repository.project, None, repository.host))
+    try:
+        place = place_of(open_other(repository.project, None, repository.host))
+    except InvalidInputError as exc:
+        ConsoleReporter().warn(exc.message + (f"\nhint: {exc.hint}" if exc.hint else ""))
+        place = repository.project.repository
     return place, pending(repository, place)
 
 
 def _describe(pending: Pending) -> str:
-    """Return: 2 checkpoints to push (8.4 MB)."""
+    """Return: to push: 2 checkpoints (8.4 MB)."""
     if not pending.records:
         return "everything pushed"
     what = [plural(pending.experiments, "experiment")] if pending.experiments else []
     what += [plural(pending.checkpoints, "checkpoint")] if pending.checkpoints else []
     size = f" ({format_bytes(pending.size_bytes)})" if pending.size_bytes else ""
-    return f"{', '.join(what) or plural(pending.records, 'record')} to push{size}"
+    return f"to push: {', '.join(what) or plural(pending.records, 'record')}{size}"
 
 
 def _pending_json(pending: Pending) -> dict[str, int]:

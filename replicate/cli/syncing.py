@@ -18,7 +18,7 @@ from replicate.objects.ids import ObjectID
 from replicate.reporting import Reporter
 from replicate.sync import Copied, Selection, is_damage
 from replicate.text import format_bytes, plural
-from replicate.transport import LocalTransport, Transport
+from replicate.transport import LocalTransport, Transport, is_url
 
 if TYPE_CHECKING:
     from replicate.transport.remote import Patience
@@ -45,7 +45,7 @@ def sync_options(function: _F) -> _F:
 def open_other(project: Project, given: str | None, host: Host, *, patience: Patience | None = None) -> Transport:
     """Return the other store: the one that was named, else that of `replicate.yaml`.
 
-    With `patience` that is how long storage elsewhere is tried.
+    `patience` is how long storage elsewhere is tried until it has answered: a person waits.
 
     Raises:
         InvalidInputError: None is named, or it is the project's own.
@@ -58,6 +58,10 @@ def open_other(project: Project, given: str | None, host: Host, *, patience: Pat
             "there is no other store to copy from or to",
             hint="name one with -R URL, or as `repository: URL` in replicate.yaml",
         )
+    if patience is None and is_url(place):
+        from replicate.transport.remote import Patience
+
+        patience = Patience(attempts=2, timeout=10.0)
     options = StorePlace(project.root, place).storage_options()
     transport = open_transport(place, options, patience=patience, host=host)
     if isinstance(transport, LocalTransport) and os.path.realpath(transport.root) == os.path.realpath(project.store):

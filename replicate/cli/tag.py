@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from replicate.cli.options import StorePlace, directory_option, find_itself, json_option, open_history, quiet_option
+from replicate.cli.options import (
+    StorePlace,
+    directory_option,
+    find_itself,
+    json_option,
+    open_history,
+    push_soon,
+    quiet_option,
+)
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.console import ConsoleReporter
 from replicate.errors import ConflictError, InvalidInputError, NotFoundError
@@ -63,6 +71,7 @@ def command(
         _check_removed(history, own, remove)
         change = Change(experiment_id, own, tuple(dict.fromkeys(tags)), tuple(dict.fromkeys(remove)), name, note)
         changes = change_tags(repository, history, change, force=force)
+        push_soon(repository)
         if not quiet:
             _tell(ConsoleReporter(), changes)
         history = repository.history()
@@ -93,6 +102,7 @@ def _take_away(repository: Repository, history: History, tags: tuple[str, ...], 
         done = change_tags(repository, history, change)
         if not quiet:
             _tell(ConsoleReporter(), done)
+    push_soon(repository)
 
 
 def _having(history: History, tag: str) -> list[Holder]:

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from replicate.cli.options import StorePlace, describe, directory_option, json_option, open_history, quiet_option
+from replicate.cli.options import (
+    StorePlace,
+    describe,
+    directory_option,
+    json_option,
+    open_history,
+    push_soon,
+    quiet_option,
+)
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.console import ConsoleReporter
 from replicate.errors import RevisionNotFoundError
@@ -55,6 +63,8 @@ def command(revisions: tuple[str, ...], quiet: bool, as_json: bool, directory: s
         back = take_back(repository, experiment, list(tombstones.values()))
         _tell(reporter, experiment, back, asked)
         came_back += back
+    if found:
+        push_soon(repository)
     for revision in visible:
         reporter.notice(f"{revision} is not removed")
     if as_json:

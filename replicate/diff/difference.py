@@ -30,8 +30,8 @@ from replicate.objects.store import ObjectStore
 from replicate.presenting import File
 from replicate.refs import CommitRecord, StartRecord
 from replicate.repository import Repository
-from replicate.worktree.checkout import find_entry
 from replicate.worktree.reading import ChangedWhileRead
+from replicate.worktree.trees import find_entry
 
 _MAX_PACKAGES_BYTES = 16 << 20
 _GIT = ("commit", "branch", "dirty")

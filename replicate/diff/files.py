@@ -24,10 +24,11 @@ from replicate.presenting import KINDS, File
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.restoring import BlobReader
-from replicate.worktree.checkout import find_entry, hash_file, iter_tree
+from replicate.worktree.checkout import hash_file
 from replicate.worktree.index import Index
 from replicate.worktree.reading import open_file, read_small
 from replicate.worktree.scan import Scan, Scanner, join, mode_of
+from replicate.worktree.trees import find_entry, iter_tree
 
 MAX_TEXT_BYTES = 1 << 20
 _LETTERS = {"added": "A", "removed": "D", "changed": "M", "renamed": "R"}

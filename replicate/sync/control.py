@@ -18,7 +18,7 @@ from replicate.errors import ConflictError, StorageMissingError, StorageReplaced
 from replicate.host import Host
 from replicate.repository import MARKER, MARKER_KEY, check_format, check_readable, check_writable
 from replicate.sync.transfer import place_of
-from replicate.transport import Transport
+from replicate.transport import LocalTransport, Transport
 
 _VALID_NS = 3600 * 10**9
 _STORE = "ctl/store~"
@@ -32,6 +32,12 @@ _PART = re.compile(
 class _Creatable(Protocol):
     def create(self) -> None:
         """Create the bucket that the store is to lie in."""
+
+
+@runtime_checkable
+class _Patient(Protocol):
+    def be_patient(self) -> None:
+        """Try longer from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,10 @@ class Control:
         self._host = host
         self.place = place_of(transport)
         self.identity, self._looked_at = self._look()
+        if isinstance(transport, _Patient):  # it answers
+            transport.be_patient()
+        if isinstance(transport, LocalTransport):
+            transport.require_store()
 
     def validate(self) -> None:
         """Look again if the last look is too old to publish by.

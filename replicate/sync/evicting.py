@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from replicate.config import cache_bytes
-from replicate.errors import InvalidInputError, KeyNotFoundError, ReplicateError, StorageError
+from replicate.errors import ConflictError, InvalidInputError, KeyNotFoundError, ReplicateError, StorageError
 from replicate.evicted import EvictedPack, read_evicted, write_evicted
 from replicate.objects.ids import ObjectID
-from replicate.objects.pack import HEADER, is_meta, pack_key
+from replicate.objects.pack import HEADER, TRAILER, is_meta, pack_key
 from replicate.refs import RecordName
 from replicate.reporting import Reporter
 from replicate.repository import Repository
@@ -25,9 +26,9 @@ from replicate.sync.control import Control
 from replicate.sync.journal import Journal
 from replicate.sync.planning import Reader
 from replicate.sync.pushing import open_journal
-from replicate.sync.transfer import DEFAULT_JOBS, pack_sizes
+from replicate.sync.transfer import DEFAULT_JOBS, pack_sizes, side_by_side
 from replicate.text import format_bytes, plural
-from replicate.transport import Transport
+from replicate.transport import LocalTransport, Transport
 from replicate.transport.blocks import default_limit
 
 _SPARE = 10
@@ -115,7 +116,13 @@ def evict(
     eviction = _Eviction(repository, journal, jobs)
     chosen = eviction.choose(held, limit_bytes - limit_bytes // _SPARE)
     there = pack_sizes(remote, chosen.keys(), jobs)
-    found = {pack: size for pack, size in chosen.items() if there.get(pack) == size}
+    same = {pack: size for pack, size in chosen.items() if there.get(pack) == size}
+    if same and _is_our_own(repository, remote):
+        raise ConflictError(
+            f"{control.place} is this project's own store, seen another way: what is removed here is gone there",
+            hint="name another place as `repository:` in replicate.yaml, or remove that line",
+        )
+    found = eviction.check_ends(remote, same)
     if len(found) < len(chosen):
         lost = plural(len(chosen) - len(found), "pack")
         reporter.warn(f"{lost} that were pushed are not in {control.place}: `replicate push --verify` puts them again")
@@ -124,6 +131,16 @@ def evict(
     control.confirm()  # it is the same store still, and nobody collects there
     with repository.without_saves() as is_alone:
         return eviction.remove(found, control.place) if is_alone else Evicted()
+
+
+def _is_our_own(repository: Repository, remote: Transport) -> bool:
+    """Tell whether another store is ours, seen through a link or a second mount: what is put here is there."""
+    probe = f"probe/{repository.host.random(8).hex()}"
+    repository.transport.put(probe, b"", replace=True)
+    try:
+        return any(True for _ in remote.list(probe))
+    finally:
+        repository.transport.delete([probe])
 
 
 class _Eviction:
@@ -153,6 +170,25 @@ class _Eviction:
             return is_meta(self._transport.get(pack_key(pack), 0, HEADER.size))
         except KeyNotFoundError:
             return True  # it is gone already
+
+    def check_ends(self, remote: Transport, packs: Mapping[ObjectID, int]) -> dict[ObjectID, int]:
+        """Return those of some packs that end there as they do here: of one that was torn the length alone is right.
+
+        A pack that is the same file in both places is left out too.
+        """
+        own, other = self._transport, remote
+
+        def ends_alike(pack: ObjectID) -> bool:
+            key, size = pack_key(pack), packs[pack]
+            if isinstance(own, LocalTransport) and isinstance(other, LocalTransport):
+                with contextlib.suppress(OSError):
+                    if os.path.samefile(os.path.join(own.root, key), os.path.join(other.root, key)):
+                        return False
+            end = max(0, size - TRAILER.size)
+            return bytes(own.get(key, end, size)) == bytes(other.get(key, end, size))
+
+        outcomes = side_by_side(((pack, 0) for pack in packs), ends_alike, self._jobs)
+        return {pack: packs[pack] for pack, outcome in outcomes if outcome is True}
 
     def remove(self, packs: dict[ObjectID, int], place: str) -> Evicted:
         """Remove packs, but those that a save relies on that ended since they were chosen. No save is under way."""

@@ -70,6 +70,9 @@ class Following:
             self._is_ending = True
             self._wake.notify()
         worker.join()
+        self._sessions.clear()  # however the program ended, none of them runs any more
+        if self._is_reached:
+            self._beat()
         return self._is_pushed
 
     # -- the program -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from replicate.errors import ReplicateError
+from replicate.errors import ReplicateError, StorageReplacedError
 from replicate.evicted import EvictedPack, read_evicted, write_evicted
 from replicate.objects.ids import ObjectID
 from replicate.objects.pack import HEADER, is_reproducible, pack_key
@@ -77,7 +77,11 @@ def push(
             reporter=reporter,
             jobs=jobs,
         )
-        return copying.run(plan, "pushing")
+        try:
+            return copying.run(plan, "pushing")
+        except StorageReplacedError:
+            journal.drop()  # what was put may have gone into another store
+            raise
 
 
 def _note_elsewhere(repository: Repository, packs: Mapping[ObjectID, int], place: str) -> None:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from replicate.errors import KeyNotFoundError, StorageError, StorageFullError
+from replicate.errors import KeyNotFoundError, StorageError, StorageFullError, StorageMissingError
 from replicate.transport.protocol import KeyInfo, validate_key
 
 Durability = Literal["fast", "safe"]
@@ -130,10 +130,22 @@ class LocalTransport:
         self.durability: Durability = durability
         self._disk = disk or Disk()
         self._known: set[str] = set()
+        self._is_store = False
+
+    def require_store(self) -> None:
+        """Put nothing any more where no store is: a disk that is not mounted leaves an empty folder in its place."""
+        self._is_store = True
 
     def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
         """See `Transport.put`."""
         final = self._path(key)
+        if self._is_store and not os.path.isdir(os.path.join(self.root, "ctl")):
+            raise StorageMissingError(
+                f"the store at {self.root} is not there any more",
+                key=key,
+                operation="write",
+                hint="mount its disk again, or put it back",
+            )
         try:
             try:
                 self._put(key, final, data, replace)

@@ -38,44 +38,12 @@ from replicate.reporting import Reporter
 from replicate.text import printable
 from replicate.worktree.index import Stat
 from replicate.worktree.scan import Scanner, join, mode_of
+from replicate.worktree.trees import find_entry, iter_tree
 
 _OPEN_FOLDERS = 64
 _SMALL_BYTES = 4 << 20
-_MAX_NESTING = 1_000
 _HINT = "a copy of the store may have it whole, `replicate fsck` tells what else is damaged"
 _LONG_ID = re.compile(r"\b[0-9a-f]{64}\b", re.ASCII)
-
-
-def iter_tree(objects: ObjectStore, tree: ObjectID, folder: bytes = b"") -> Iterator[tuple[bytes, TreeEntry]]:
-    """Yield every path below a tree and its entry, directories before what is in them, in name order."""
-    objects.expect_trees()
-    stack = [(folder, iter(objects.read_tree(tree)))]
-    while stack:
-        above, entries = stack[-1]
-        entry = next(entries, None)
-        if entry is None:
-            stack.pop()
-            continue
-        path = join(above, entry.name)
-        yield path, entry
-        if entry.mode is Mode.DIRECTORY:
-            if len(stack) > _MAX_NESTING:
-                where = f"tree {entry.object_id.hex()}"
-                raise CorruptionError(f"{where} is nested deeper than {_MAX_NESTING:,} folders", where=where)
-            stack.append((path, iter(objects.read_tree(entry.object_id, claimed_bytes=entry.size_bytes))))
-
-
-def find_entry(objects: ObjectStore, tree: ObjectID, path: bytes) -> TreeEntry | None:
-    """Return the entry at a path, or None. b"" is the tree itself."""
-    entry = TreeEntry(b"", Mode.DIRECTORY, 0, tree)
-    for name in path.split(b"/") if path else ():
-        if entry.mode is not Mode.DIRECTORY:
-            return None
-        found = next((one for one in objects.read_tree(entry.object_id) if one.name == name), None)
-        if found is None:
-            return None
-        entry = found
-    return entry
 
 
 @dataclass(slots=True)
@@ -86,11 +54,13 @@ class Plan:
         wanted: Every path to be there and its entry, directories first.
         writes: The paths among them whose content, type or exec bit differs now.
         removals: Paths to be removed: extras, and what stands where a folder is wanted.
+        left: Paths that were to be kept as they are, and are otherwise in the tree, or extras.
     """
 
     wanted: dict[bytes, TreeEntry] = field(default_factory=dict)
     writes: list[bytes] = field(default_factory=list)
     removals: list[bytes] = field(default_factory=list)
+    left: list[bytes] = field(default_factory=list)
 
 
 class Checkout:
@@ -121,7 +91,13 @@ class Checkout:
         self._folders: OrderedDict[bytes, int] = OrderedDict()
 
     def plan(
-        self, tree: ObjectID, *, paths: Iterable[bytes] = (), force: bool = False, extras: Scanner | None = None
+        self,
+        tree: ObjectID,
+        *,
+        paths: Iterable[bytes] = (),
+        force: bool = False,
+        extras: Scanner | None = None,
+        kept: frozenset[bytes] = frozenset(),
     ) -> Plan:
         """Look at tree and folder and return what is to be done; writes nothing.
 
@@ -130,6 +106,7 @@ class Checkout:
             paths: Only these paths and what is below them; none means everything.
             force: Overwrite bytes that are in no commit too.
             extras: Scans the target; what it finds beyond the tree is removed. None removes nothing.
+            kept: Files that stay as they are where they are there.
 
         Raises:
             PathNotFoundError: The tree has no such path.
@@ -140,10 +117,14 @@ class Checkout:
         plan = Plan(self._wanted(tree, list(paths)))
         self._check_collisions(plan.wanted)
         lost: list[bytes] = []
+        kept = frozenset(path for path in kept if os.path.lexists(os.path.join(self._target, path)))
         try:
             self._compare_all(plan, lost)
             if extras is not None:
                 self._find_extras(extras, plan, lost)
+            plan.left = [path for path in (*plan.writes, *plan.removals) if path in kept]
+            for listed in (plan.writes, plan.removals, lost):
+                listed[:] = [path for path in listed if path not in kept]
         except OSError as exc:
             name = os.fsdecode(exc.filename or self._target)
             raise StorageError(f"cannot look at {name[:200]}: {exc.strerror or exc}", operation="read") from exc

@@ -172,14 +172,15 @@ def test_heartbeats_are_put_while_a_session_runs_and_deleted_after_it(program: P
     assert program.remote.present("beats/") == set()
 
 
-def test_the_heartbeat_of_a_program_that_was_killed_stays_and_grows_old(program: Program) -> None:
+def test_a_program_that_was_killed_has_no_heartbeat_any_more(program: Program) -> None:
     put = threading.Event()
     program.remote.before = lambda verb, name: put.set() if name.startswith("beats/") else None
     program.start()
     program.say(f"begin {SESSION}")
     assert put.wait(DEADLINE)
-    program.end()
     assert program.remote.present("beats/") == {f"beats/{SESSION}"}
+    program.end()  # nothing was said of the session's end
+    assert program.remote.present("beats/") == set()
 
 
 def test_no_heartbeat_is_put_into_a_place_that_no_push_has_reached(program: Program) -> None:

@@ -131,9 +131,9 @@ class RemoteTransport:
         """Close connections, which otherwise happens when nobody holds the transport any more. It stays usable."""
         self._connection.close()
 
-    def be_patient(self, patience: Patience) -> None:
-        """Try from now on as often and as long as this says."""
-        self._patience = patience
+    def be_patient(self, patience: Patience | None = None) -> None:
+        """Try from now on as often and as long as this says, or as usual."""
+        self._patience = patience or Patience()
 
     def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
         """See `Transport.put`."""
