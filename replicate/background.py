@@ -143,11 +143,11 @@ class BackgroundPush:
             except KeyboardInterrupt:
                 interrupts += 1
                 is_interrupted = True
+        self._let_go()
         if code is None:
             reporter.finish()
             reporter.notice(f"the push to {self._project.repository} goes on in the background")
             return
-        self._child = None
         if code == 0:
             return
         outage = read_outage(self._project)

@@ -381,3 +381,17 @@ def test_an_initialised_torch_outweighs_the_variables(monkeypatch: pytest.Monkey
     vars(distributed).update(is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: 0)
     monkeypatch.setitem(sys.modules, "torch.distributed", distributed)
     assert other_rank({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}) is None
+
+
+def test_a_link_to_the_own_store_is_no_repository_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / ".replicate").mkdir()
+    (tmp_path / "link").symlink_to(".replicate")
+    (tmp_path / "replicate.yaml").write_text("repository: link\n")
+    assert require_project(tmp_path).repository == ""
+
+
+def test_a_url_with_one_slash_is_told(tmp_path: Path) -> None:
+    (tmp_path / "replicate.yaml").write_text("repository: s3:/team/ml\n")
+    with pytest.raises(ConfigError, match="cannot be 's3:/team/ml'") as raised:
+        require_project(tmp_path)
+    assert raised.value.hint == "did you mean s3://team/ml?"

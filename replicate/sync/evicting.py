@@ -124,8 +124,10 @@ def evict(
         )
     found = eviction.check_ends(remote, same)
     if len(found) < len(chosen):
-        lost = plural(len(chosen) - len(found), "pack")
-        reporter.warn(f"{lost} that were pushed are not in {control.place}: `replicate push --verify` puts them again")
+        reporter.warn(
+            f"{plural(len(chosen) - len(found), 'pushed pack')} cannot be found whole in {control.place}: "
+            "`replicate push --verify` puts what is missing there again"
+        )
     if not found:
         return Evicted()
     control.confirm()  # it is the same store still, and nobody collects there

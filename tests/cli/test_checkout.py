@@ -362,3 +362,20 @@ def test_no_primary_metric_says_so(shell: Shell, project: SampleProject) -> None
         'hint: give one: checkpoint(..., primary_metric=("loss", "minimize"))\n',
         *("checkout", "best"),
     )
+
+
+def test_the_configuration_of_the_project_stays_as_it_is(shell: Shell, vision: Vision, tmp_path: Path) -> None:
+    config = vision.project.root / "replicate.yaml"
+    config.write_text("effort: normal\n")
+    shell("checkpoint", "--name", "configured", "-q")
+    config.write_text(f"repository: {tmp_path}/team\n")
+    shell("push", "--create", "-q")
+    told = "replicate.yaml stays as it is here; name it to restore the one of "
+    for revision in ("configured", vision.warmup.short):
+        result = shell("checkout", revision, "--exact", "-f")
+        assert (result.code, told in result.err) == (0, True)
+        assert config.read_text() == f"repository: {tmp_path}/team\n"
+    assert shell("checkout", "configured", "-o", "copy").code == 0
+    assert (vision.project.root / "copy/replicate.yaml").read_text() == "effort: normal\n"
+    assert shell("checkout", "configured", "replicate.yaml", "-f").code == 0
+    assert config.read_text() == "effort: normal\n"

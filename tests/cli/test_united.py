@@ -174,3 +174,23 @@ def test_part_of_an_experiment_is_no_fork(shell: Shell, vision: Vision, team: Pa
     result = shell("log", "baseline", "-D", str(new))
     assert [row[0] for row in result.rows if "step" in row] == [last[:7], first[:7]]
     assert "fork" not in result.out + shell("ls", "-D", str(new)).out
+
+
+def test_a_checkout_in_place_of_what_is_only_there_is_continued_after_a_pull(
+    shell: Shell, vision: Vision, team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "third"
+    other.mkdir()
+    (other / "replicate.yaml").write_text(f"repository: {team}\n")
+    monkeypatch.chdir(other)
+    assert shell("checkout", vision.baseline.short).code == 0
+    shell.fails(
+        4,
+        f"error: the worktree was checked out from experiment {vision.baseline.short}, which is not on this machine\n"
+        f"hint: `replicate pull {vision.baseline.short}` it to continue it, or start another with --new\n",
+        "checkpoint",
+        "-q",
+    )
+    assert shell("pull", vision.baseline.short).code == 0
+    result = shell("checkpoint", "-m", "loss=0.1")
+    assert (result.code, f"continuing {vision.baseline.short}" in result.err) == (0, True)

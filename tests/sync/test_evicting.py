@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate.errors import CorruptionError, StorageError, StorageReplacedError, UnsupportedFormatError
+from replicate.errors import ConflictError, CorruptionError, StorageError, StorageReplacedError, UnsupportedFormatError
 from replicate.evicted import EvictedPack, read_evicted, write_evicted
 from replicate.host import Host
 from replicate.objects.ids import ObjectID
@@ -123,7 +123,37 @@ def test_what_fits_asks_nothing(pushed: Pushed) -> None:
 
 def test_an_eviction_takes_two_listings_of_control_keys_and_one_of_packs(pushed: Pushed) -> None:
     assert evict_from(pushed.project, pushed.remote).packs == 4
-    assert pushed.remote.counted() == {"list ctl": 2, "list packs": 1}
+    assert pushed.remote.counted() == {"list ctl": 2, "list packs": 1, "list probe": 1, "get packs": 4}
+
+
+def test_a_pack_of_the_right_length_that_was_torn_there_is_kept_here(pushed: Pushed) -> None:
+    torn = pushed.packs[1]
+    size = next(pushed.remote.inner.list(pack_key(torn))).size
+    assert size is not None
+    pushed.remote.inner.delete([pack_key(torn)])
+    pushed.remote.inner.put(pack_key(torn), bytes(size))
+    assert evict_from(pushed.project, pushed.remote).packs == 3
+    assert torn in data_packs(pushed.project)
+
+
+@pytest.mark.parametrize("how", ["all of it", "its packs"])
+def test_our_own_store_seen_another_way_is_no_other_store(pushed: Pushed, tmp_path: Path, how: str) -> None:
+    project = pushed.project
+    seen = tmp_path / "seen"
+    if how == "all of it":
+        seen.symlink_to(project.store)
+    else:
+        create_store(LocalTransport(str(seen)), Host())
+        (seen / "packs").symlink_to(project.store / "packs")
+    before = packs_in(project)
+    push_to(project, LocalTransport(str(seen)))
+    if how == "all of it":
+        with pytest.raises(ConflictError, match="seen another way"):
+            evict_from(project, LocalTransport(str(seen)))
+    else:
+        assert evict_from(project, LocalTransport(str(seen))).packs == 0
+    assert packs_in(project) == before
+    assert list(local(project).list("probe/")) == []
 
 
 def test_what_the_worktree_holds_stays(pushed: Pushed, tmp_path: Path) -> None:
@@ -217,7 +247,7 @@ def test_what_is_not_found_there_stays_although_it_was_pushed(pushed: Pushed, wh
     assert evict_from(pushed.project, pushed.remote).packs == 3
     assert data_packs(pushed.project) == [pushed.packs[1], pushed.packs[-1]]
     assert pushed.project.events.warnings == [
-        f"1 pack that were pushed are not in {PLACE}: `replicate push --verify` puts them again"
+        f"1 pushed pack cannot be found whole in {PLACE}: `replicate push --verify` puts what is missing there again"
     ]
     assert push_to(pushed.project, pushed.remote, afresh=True).left == 0
     assert pushed.remote.inner.get(key) == data

@@ -490,3 +490,32 @@ def run_at_once(calls: list[object]) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_folder_that_is_away_for_a_moment_is_not_made_again(tmp_path: Path) -> None:
+    """A disk that is not mounted: what was put into the folder in its place would count as pushed."""
+    models = Models()
+    project = SampleProject(tmp_path / "project")
+    sample(project.root, models, 4, size=2 * MIB)
+    team, away = tmp_path / "team", tmp_path / "away"
+
+    class Unmounted(LocalTransport):
+        puts = 0
+
+        def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
+            self.puts += key.startswith("packs/")
+            if self.puts == 2:
+                team.rename(away)
+                team.mkdir()  # where it was mounted
+            super().put(key, data, replace=replace)
+
+    create_store(LocalTransport(str(team)), Host())
+    done = push_to(project, Unmounted(str(team)), jobs=1)
+    assert done.left
+    assert isinstance(done.failures[0].error, StorageMissingError)
+    assert list(team.iterdir()) == []
+    team.rmdir()
+    away.rename(team)
+    assert push_to(project, LocalTransport(str(team))).left == 0
+    check_store(team)
+    check_restores(view_of(tmp_path / "view", LocalTransport(str(team))), models)
