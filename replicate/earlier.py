@@ -62,7 +62,7 @@ class EarlierFiles:
         self._links = links_of(generation)
         self._cuts: dict[ObjectID, Mapping[PieceKey, Chunk]] = {}
         self._alike: dict[bytes, list[_Numbered]] | None = None
-        self._by_size: list[tuple[int, TreeEntry]] = []
+        self._by_size: list[tuple[int, bytes, TreeEntry]] = []
 
     def find(self, path: bytes, size_bytes: int, pieces: Sequence[Piece], read: Read) -> Earlier | None:
         """Return the earlier version of a file; None when nothing is like it. What `read` raises passes.
@@ -89,14 +89,30 @@ class EarlierFiles:
             first = first or earlier
         return first
 
+    def find_doubles(
+        self, size_bytes: int, pieces: Sequence[Piece]
+    ) -> Iterator[tuple[bytes, bytes, Mapping[PieceKey, Chunk]]]:
+        """Yield the files of about twice a file's size: the path, where it lay in the worktree, the chunks by piece.
+
+        One that is cut into pieces twice as long as those of the file's tensors is taken to hold the same tensors.
+        """
+        for path, entry in self._about(2 * size_bytes):
+            found = self._cut(entry, pieces, 2)
+            if found:
+                yield path, join(self._root, path), found
+
+    def read(self, wanted: ObjectID) -> bytes | None:
+        """Return a chunk of that commit; None when it cannot be read."""
+        try:
+            return self._objects.read(wanted)
+        except (CorruptionError, NotFoundError):
+            return None
+
     def _is_like(self, piece: Piece, earlier: Earlier, read: Read) -> bool:
         """Tell whether one piece is worth storing as a difference to its counterpart."""
         base_id = earlier.pieces[piece.tensor, piece.part].object_id
-        try:
-            base = earlier.read(base_id, piece.length) or self._objects.read(base_id)
-        except (CorruptionError, NotFoundError):
-            return False
-        return is_base(read(piece.offset, piece.length), piece.item_bytes, base)
+        base = earlier.read(base_id, piece.length) or self.read(base_id)
+        return base is not None and is_base(read(piece.offset, piece.length), piece.item_bytes, base)
 
     def _reader(self, path: bytes) -> Callable[[ObjectID, int], bytes | None]:
         """Return what reads chunks from earlier files of a numbered series that are in the worktree yet."""
@@ -113,7 +129,7 @@ class EarlierFiles:
                         offsets.update(self._offsets(one))
                     others.clear()
             source, offset = offsets.get(wanted, (b"", 0))
-            data = _read_part(source, offset, length) if source else b""
+            data = read_part(source, offset, length) if source else b""
             return data if blob_id(data) == wanted else None
 
         return read
@@ -137,12 +153,17 @@ class EarlierFiles:
         yield from (one.entry for one in alike[:1])
         if alike:
             yield max(alike).entry
+        yield from (entry for _, entry in self._about(size_bytes))
+
+    def _about(self, size_bytes: int) -> Iterator[tuple[bytes, TreeEntry]]:
+        """Yield the files of about this size, and their paths."""
+        self._files_alike()
         spread = int(size_bytes * _MAX_HEADER_CHANGE)
         first = bisect.bisect_left(self._by_size, size_bytes - spread, key=lambda one: one[0])
-        for size, entry in itertools.islice(self._by_size, first, None):
+        for size, path, entry in itertools.islice(self._by_size, first, None):
             if size > size_bytes + spread:
                 return
-            yield entry
+            yield path, entry
 
     def _series_of(self, path: bytes) -> list[_Numbered]:
         """Return the other files whose paths differ in numbers only: the next lower one first, then those above."""
@@ -160,22 +181,22 @@ class EarlierFiles:
                     if entry.mode.is_file and entry.size_bytes >= MIN_CUT_BYTES:
                         path = join(folder, entry.name)
                         self._alike[_NUMBER.sub(b"0", path)].append(_Numbered(_numbers(path), path, entry))
-                        self._by_size.append((entry.size_bytes, entry))
+                        self._by_size.append((entry.size_bytes, path, entry))
             self._by_size.sort(key=lambda one: one[0])
         return self._alike
 
-    def _cut(self, entry: TreeEntry, pieces: Sequence[Piece]) -> Mapping[PieceKey, Chunk]:
+    def _cut(self, entry: TreeEntry, pieces: Sequence[Piece], times: int = 1) -> Mapping[PieceKey, Chunk]:
         """Return the chunks of a stored file by tensor and part; none when it is not cut at its tensors.
 
-        One that is cut at the same places as `pieces` is taken to hold the same tensors: to look would be to decode a
-        piece of each tensor of a torch file.
+        One that is cut at the same places as `pieces`, with tensors so many times as long, is taken to hold the same
+        tensors: to look would be to decode a piece of each tensor of a torch file.
         """
         known = self._cuts.get(entry.object_id)
         if known is not None:
             return known
         try:
             chunks = self._objects.read_chunks(entry.object_id)
-            if [piece.length for piece in pieces] == [chunk.length for chunk in chunks]:
+            if _are_alike(pieces, chunks, times):
                 return _by_piece(pieces, chunks)
             known = self._cuts[entry.object_id] = self._read_cut(entry, chunks)
         except (CorruptionError, NotFoundError):  # it cannot be a base; whoever restores it is told
@@ -206,6 +227,14 @@ class EarlierFiles:
         return _by_piece(pieces, chunks)
 
 
+def _are_alike(pieces: Sequence[Piece], chunks: Sequence[Chunk], times: int) -> bool:
+    """Tell whether chunks are as long as pieces, or single tensors are so many times as long."""
+    return len(pieces) == len(chunks) and all(
+        chunk.length == times * piece.length or (times > 1 and piece.tensors != 1)
+        for piece, chunk in zip(pieces, chunks, strict=True)
+    )
+
+
 def _by_piece(pieces: Sequence[Piece], chunks: Sequence[Chunk]) -> Mapping[PieceKey, Chunk]:
     return {(piece.tensor, piece.part): chunk for piece, chunk in zip(pieces, chunks, strict=True)}
 
@@ -219,7 +248,7 @@ def _fits(piece: Piece, found: Mapping[PieceKey, Chunk]) -> bool:
     return chunk is not None and chunk.length == piece.length
 
 
-def _read_part(path: bytes, offset: int, length: int) -> bytes:
+def read_part(path: bytes, offset: int, length: int) -> bytes:
     """Return a part of a file of the worktree; what is not there, or is no regular file, gives nothing."""
     try:
         with open_file(path) as file:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from replicate.base import Base, DirectoryState, load_directories
 from replicate.earlier import EarlierFiles
 from replicate.errors import CorruptionError, ObjectNotFoundError, StorageError, StorageFullError
-from replicate.objects.choosing import cut
+from replicate.masters import Masters
+from replicate.objects.choosing import MIN_CUT_BYTES, cut
 from replicate.objects.cutting import MAX_PIECE_BYTES
 from replicate.objects.ids import Kind, ObjectID, blob_id
 from replicate.objects.model import (
@@ -33,7 +34,7 @@ from replicate.refs import CommitRecord
 from replicate.refs.store import packset_of
 from replicate.reporting import Reporter
 from replicate.repository import Repository
-from replicate.selection import Item, Listing, NamedPath, Selection, select_named, select_worktree
+from replicate.selection import Item, Listing, NamedPath, Selection, in_order, select_named, select_worktree
 from replicate.text import path_text, some_paths
 from replicate.worktree.index import FINE_GRAIN_NS, Index
 from replicate.worktree.reading import ChangedWhileRead, OpenFile, open_file, read_small
@@ -42,7 +43,6 @@ from replicate.worktree.times import WorktreeClock
 
 _ASK_BYTES = 10 * 10**9
 _WAIT_BYTES = 1 << 20
-_SMALL_BYTES = 64 << 10
 _ATTEMPTS = 3
 _LENIENT_ATTEMPTS = 3
 
@@ -284,12 +284,12 @@ class Save:
             if grain != FINE_GRAIN_NS or not is_worth_it:
                 fresh = []
             late = {id(item) for item in fresh}
-            for item in sorted((one for one in waiting if id(one) not in late), key=lambda one: one.stat.size):
+            for item in in_order(one for one in waiting if id(one) not in late):
                 self._store_file(item, read_at, grain)
             if fresh:
                 # Read now they would be racy, and read again by the next save; a grain later they are not.
                 read_at = self._clock.settle(max(item.stat.changed_ns for item in fresh))
-            for item in sorted(fresh, key=lambda one: one.stat.size):
+            for item in in_order(fresh):
                 self._store_file(item, read_at, grain)
         finally:
             self._reporter.finish()
@@ -319,12 +319,12 @@ class Save:
         attempts = _ATTEMPTS if item.named else _ATTEMPTS + _LENIENT_ATTEMPTS
         for attempt in range(attempts):
             try:
-                if item.stat.size <= _SMALL_BYTES and not attempt:  # it may be larger by now
-                    data, before, after = read_small(item.source, _SMALL_BYTES)
+                if item.stat.size <= MIN_CUT_BYTES and not attempt:  # it may be larger by now
+                    data, before, after = read_small(item.source, MIN_CUT_BYTES)
                     item.object_id = self._writer.write_blob(data)
                 else:
                     with open_file(item.source) as file:
-                        item.object_id = self._store_content(item.path, file)
+                        item.object_id = self._store_content(item, file)
                         before, after = file.stat, file.look_again()
             except ChangedWhileRead:
                 continue
@@ -351,23 +351,25 @@ class Save:
             )
         self._drop(item, "it changed all the time while it was read")
 
-    def _store_content(self, path: bytes, file: OpenFile) -> ObjectID:
+    def _store_content(self, item: Item, file: OpenFile) -> ObjectID:
         pieces = cut(file.size_bytes, file.read)
-        earlier = self._earlier.find(path, file.size_bytes, pieces, file.read) if self._earlier and pieces else None
+        earlier = self._bases.find(item.path, file.size_bytes, pieces, file.read) if pieces else None
         if len(pieces) <= 1:
             return self._writer.write_blob(file.read_all(), pieces[0] if pieces else None, earlier)
         counts = file.size_bytes > MAX_PIECE_BYTES  # of a smaller one the caller tells
-        return self._writer.write_large(file, pieces, lambda size: self._reporter.advance(0, size * counts), earlier)
+        stored = functools.partial(self._bases.add, item.path, item.source, pieces)
+        return self._writer.write_large(
+            file, pieces, lambda size: self._reporter.advance(0, size * counts), earlier, stored
+        )
 
     @functools.cached_property
-    def _earlier(self) -> EarlierFiles | None:
-        """The files that weights may be stored as differences to; none where the base cannot be relied on."""
+    def _bases(self) -> Masters:
+        """The files that weights may be stored on: of this save, and of the base where that can be relied on."""
         if self._base is None or not self._trusted:
-            return None
+            return Masters(None)
         objects = self._repository.objects(self._base.stored.locator)
-        return EarlierFiles(
-            objects, self._base.directories, os.fsencode(self._repository.project.root), self._generation
-        )
+        root = os.fsencode(self._repository.project.root)
+        return Masters(EarlierFiles(objects, self._base.directories, root, self._generation))
 
     def _store_link(self, item: Item) -> None:
         try:

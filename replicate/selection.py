@@ -7,11 +7,12 @@ everything else becomes an `Item` that `saving` gives an object.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from replicate.base import MAX_NESTING, Base
 from replicate.errors import InvalidInputError, StorageError
+from replicate.objects.choosing import MIN_CUT_BYTES
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Mode, TreeEntry
 from replicate.repository import Repository
@@ -50,6 +51,14 @@ class Item:
     named: bool
     object_id: ObjectID | None = None
     size_bytes: int = 0
+
+
+def in_order(items: Iterable[Item]) -> list[Item]:
+    """Return files in the order in which to store them: the small, then the large, of these the largest first.
+
+    A model that is exported is shorter than what it was rounded from, which has to be stored before it.
+    """
+    return sorted(items, key=lambda one: (one.stat.size >= MIN_CUT_BYTES, -one.stat.size))
 
 
 Listing = dict[bytes, Item | TreeEntry]

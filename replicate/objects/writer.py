@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from replicate.errors import CorruptionError, NotFoundError, ObjectNotFoundError
 from replicate.objects import canonical
-from replicate.objects.choosing import Earlier, Encoded, climb, encode
+from replicate.objects.choosing import MAX_DEPTH, BaseBlob, Earlier, Encoded, climb, encode
 from replicate.objects.codecs import Encoding, concat, patch, zstd
 from replicate.objects.codecs.concat import Chunk
 from replicate.objects.codecs.patch import PatchBase
@@ -98,7 +98,7 @@ class ObjectWriter:
         self._current = self._small
         self._own: PackBuffer | None = None
         self._new: set[bytes] = set()
-        self._new_whole: set[bytes] = set()  # of these, the blobs that are one frame
+        self._new_whole: dict[bytes, int] = {}  # of these, the depths of the blobs that are one frame
         self._relied: dict[bytes, Place] = {}
         self._chunks: dict[bytes, list[Chunk]] = {}
         self._bases: dict[bytes, ObjectID] = {}
@@ -128,6 +128,7 @@ class ObjectWriter:
         pieces: Sequence[Piece],
         advance: Callable[[int], None],
         earlier: Earlier | None = None,
+        stored: Callable[[Sequence[Chunk]], None] = lambda chunks: None,
     ) -> ObjectID:
         """Store a blob of two or more pieces and return its id.
 
@@ -139,7 +140,8 @@ class ObjectWriter:
             source: The blob.
             pieces: Where to cut it.
             advance: Hears of progress.
-            earlier: A version of it on which pieces may be stored as differences.
+            earlier: A version of it on which pieces may be stored as differences, and what they may be rounded from.
+            stored: Hears of what the pieces are stored as, when all are.
         """
         if source.size_bytes >= OWN_PACKS_BYTES:
             self._own = self._current = self._own or self._puts.take_buffer()
@@ -169,6 +171,7 @@ class ObjectWriter:
                 self._end_own_packs()
         wanted = ObjectID(hasher.digest())
         self._write_concat(wanted, source.size_bytes, chunks)
+        stored(chunks)
         return wanted
 
     def _work_piece(
@@ -212,17 +215,31 @@ class ObjectWriter:
             return None, []
         links: list[Place] = []
 
-        def find_base() -> tuple[Place, Buffer] | None:
+        def find_base() -> BaseBlob | None:
             links[:] = self._find_links(piece, earlier, len(data))
-            if earlier is None or not links:
-                return None
-            base = links[0].entry.object_id
-            try:
-                return links[0], earlier.read(base, len(data)) or self._objects.read_view(base)
-            except (CorruptionError, NotFoundError):  # nothing is to be built on this; `fsck` tells of it
-                return None
+            return (
+                self._read_base(links[0].entry.object_id, links[0].entry.depth, len(data), earlier) if links else None
+            )
 
-        return encode(data, piece, find_base, ordered=self._effort == "high"), links
+        def find_master() -> BaseBlob | None:
+            master = earlier.masters.get((piece.tensor, piece.part)) if earlier and piece else None
+            if master is None:
+                return None
+            depth = self._new_whole.get(master.object_id)  # what lies below one of this save is relied on by then
+            if depth is None:
+                links[:] = chain(self._transport, self._index, master.object_id) or ()
+                depth = links[0].entry.depth if links else MAX_DEPTH
+            return self._read_base(master.object_id, depth, master.length, earlier) if depth < MAX_DEPTH else None
+
+        return encode(data, piece, find_base, find_master, ordered=self._effort == "high"), links
+
+    def _read_base(self, base: ObjectID, depth: int, length: int, earlier: Earlier | None) -> BaseBlob | None:
+        """Return a base with its bytes; None when it cannot be read: nothing is built on it, and `fsck` tells of it."""
+        try:
+            data = earlier.read(base, length) if earlier else None
+            return BaseBlob(base, depth, data or self._objects.read_view(base))
+        except (CorruptionError, NotFoundError):
+            return None
 
     def _add_blob(self, wanted: ObjectID, data: Buffer, encoded: Encoded | None, links: Sequence[Place]) -> None:
         """Add an encoded blob to the current data pack, if it is not there yet."""
@@ -316,7 +333,7 @@ class ObjectWriter:
             self._puts.start(full, is_own=is_own)
         self._current.add(kind, encoding, depth, raw_length, wanted, payload)
         self._new.add(wanted)
-        self._new_whole.add(wanted)
+        self._new_whole[wanted] = depth
 
     def flush(self) -> None:
         """Begin to put what small blobs there are, unless they are few enough for the meta pack; does not wait."""

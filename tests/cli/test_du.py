@@ -127,6 +127,17 @@ def test_encodings_are_told_of_checkpoints(shell: Shell, sizes: SampleProject) -
     assert MB <= row["encodings"]["raw"]["bytes"] < MB + 1000
 
 
+def test_an_export_is_held_by_casts(shell: Shell, project: SampleProject) -> None:
+    values = weights(MB // 4)
+    project.write("model.safetensors", safetensors({"a": values}))
+    project.write("export.safetensors", safetensors({"a": values.astype("float16")}))
+    project.begin({}, name="export")
+    (found,) = shell("du", "--encodings", "--json").json["experiments"]
+    assert found["encodings"]["cast"]["bytes"] == MB // 2
+    assert found["encodings"]["cast"]["stored_bytes"] < 200
+    assert "cast" in shell("du", "--encodings").lines[1]
+
+
 @pytest.fixture
 def layers(project: SampleProject) -> SampleProject:
     """Two checkpoints of a weight file in a folder, of which half changes, beside files that do not."""

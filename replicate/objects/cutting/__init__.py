@@ -47,8 +47,8 @@ def cut_file(size_bytes: int, read: Read) -> list[Piece]:
     """Return pieces that cover the file exactly, in order, none empty, none above 4 MiB. Equal bytes give equal pieces.
 
     A tensor of 256 KiB or more begins a piece, and has one for every 4 MiB. Smaller neighbours of one item size share
-    pieces of up to 1 MiB, with gaps and tensors of less than 4 KiB between them. Content never raises; what `read`
-    raises passes.
+    pieces of up to 1 MiB, with gaps and tensors of less than 4 KiB between them. For items of 2 bytes, half of that.
+    Content never raises; what `read` raises passes.
 
     At most 64 MiB are read: the whole header of safetensors in three reads, that of GGUF by the MiB, that of npy in two
     or three; of a zip archive the directory in five at most, then two small reads (three for long npy headers) for each

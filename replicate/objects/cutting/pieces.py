@@ -1,15 +1,19 @@
-"""From tensors to pieces that cover a file. SPEC §7: cuts never change an id."""
+"""From tensors to pieces that cover a file. SPEC §7: cuts never change an id.
+
+For items of 2 bytes pieces are half as long: they have as many items as those of the same tensors in 32 bits, so that
+the one can be stored as the other, rounded (SPEC §7.3).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from replicate.objects.cutting.fixed import cut_fixed
+from replicate.objects.cutting.fixed import MAX_PIECE_BYTES, cut_fixed
 from replicate.objects.cutting.header import MAX_TENSORS, Surprise, Tensor
 
 SMALL_BYTES = 256 << 10
-"""Tensors below this size are packed with their neighbours."""
+"""Tensors below this size are packed with their neighbours: of items of 2 bytes, those below half of it."""
 MAX_PACKED_BYTES = 1 << 20
 MAX_NAME_CHARS = 64 << 10
 CRUMB_BYTES = 4 << 10
@@ -23,7 +27,7 @@ class Piece(NamedTuple):
 
     Attributes:
         offset: In bytes from the beginning of the file.
-        length: In bytes: 1 to 4 MiB, a multiple of `item_bytes`.
+        length: In bytes: 1 to 4 MiB, for items of 2 bytes 2 MiB, a multiple of `item_bytes`.
         tensor: The name of the (first) tensor, or None for headers, gaps, lone tensors of less than 4 KiB,
             and files that are cut at multiples of 4 MiB.
         part: The number of the piece within its tensor, or among those without a tensor.
@@ -96,7 +100,7 @@ class _Cutter:
         self._item_bytes = 0  # of the first packed tensor that is no crumb
 
     def add(self, tensor: Tensor) -> None:
-        if tensor.length >= SMALL_BYTES:
+        if tensor.length >= _bound(SMALL_BYTES, tensor.item_bytes):
             self._close()
             self._add_parts(tensor)
             return
@@ -116,7 +120,7 @@ class _Cutter:
         if not self._packed or tensor.offset - _end(self._packed[-1]) >= CRUMB_BYTES:
             return False
         distance = tensor.offset - self._packed[0].offset
-        if distance + tensor.length > MAX_PACKED_BYTES:
+        if distance + tensor.length > _bound(MAX_PACKED_BYTES, self._item_bytes or self._packed[0].item_bytes):
             return False
         if tensor.length < CRUMB_BYTES:
             return True
@@ -139,7 +143,7 @@ class _Cutter:
     def _add_parts(self, tensor: Tensor) -> None:
         name, offset, length, item_bytes, dtype, shape, _ = tensor
         self._add_nameless(offset)
-        for part, part_length in enumerate(cut_fixed(length)):
+        for part, part_length in enumerate(cut_fixed(length, _bound(MAX_PIECE_BYTES, item_bytes))):
             self._add(Piece(self._end, part_length, name, part, item_bytes, dtype, shape, 1))
 
     def _add_nameless(self, end: int) -> None:
@@ -150,6 +154,11 @@ class _Cutter:
     def _add(self, piece: Piece) -> None:
         self._pieces.append(piece)
         self._end += piece.length
+
+
+def _bound(length: int, item_bytes: int) -> int:
+    """Return what a bound is for items of this length."""
+    return length // 2 if item_bytes == 2 else length
 
 
 def _end(tensor: Tensor) -> int:

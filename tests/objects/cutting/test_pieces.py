@@ -181,3 +181,12 @@ def test_too_many_tensors_are_refused_before_all_are_listed(monkeypatch: pytest.
 def test_tensors_are_put_in_the_order_of_the_file() -> None:
     tensors = row(8, 0, 16)
     assert check_tensors(reversed(tensors), 24) == tensors
+
+
+@given(st.lists(st.integers(1, 3 * MIB), max_size=30))
+def test_tensors_of_16_bits_are_cut_at_the_items_where_those_of_32_are(counts: list[int]) -> None:
+    counts = [count for count in counts if count >= CRUMB_BYTES]
+    total = sum(counts)
+    whole = cut_at_tensors(row(*(4 * count for count in counts)), 4 * total)
+    half = cut_at_tensors(row(*(2 * count for count in counts), item_bytes=2), 2 * total)
+    assert [(one.tensor, one.part, 2 * one.length) for one in half] == brief(whole)
