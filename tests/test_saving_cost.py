@@ -167,7 +167,8 @@ def nested(number: int) -> str:
     return f"d{number // 100:03}/f{number % 100:02}.txt"
 
 
-@pytest.mark.parametrize("layout", [flat, nested])
+# Each takes about a minute: the flat folder is left to the soak.
+@pytest.mark.parametrize("layout", [pytest.param(flat, marks=pytest.mark.soak), nested])
 def test_a_hundred_saves_that_change_one_of_twenty_thousand_files_add_at_most_five_megabytes(
     project: SampleProject, tmp_path: Path, layout: Callable[[int], str]
 ) -> None:

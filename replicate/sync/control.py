@@ -23,7 +23,7 @@ from replicate.transport import LocalTransport, Transport
 _VALID_NS = 3600 * 10**9
 _STORE = "ctl/store~"
 _PART = re.compile(
-    r"ctl/store~.*|packs/../[0-9a-f]{64}|refs/../[0-9a-f]{64}~.*|cat/[hf]~.*|beats/[0-9a-f]{64}~.*|probe/[0-9a-f]{32}.*",
+    r"ctl/v1|ctl/store~.*|packs/../[0-9a-f]{64}|refs/../[0-9a-f]{64}~.*|cat/[hf]~.*|beats/[0-9a-f]{64}~.*|probe/[0-9a-f]{32}.*",
     re.ASCII,
 )
 

@@ -26,6 +26,20 @@ def test_a_store_is_made_in_an_empty_place_once() -> None:
     assert remote.present("") == keys
 
 
+def test_two_that_make_a_store_at_once_make_one() -> None:
+    remote = Remote()
+
+    def meanwhile(verb: str, key: str) -> None:
+        if (verb, key) == ("list", ""):  # the first has seen that there is no store
+            remote.before = lambda verb, key: None
+            assert create_store(remote, HOST)
+
+    remote.before = meanwhile
+    assert create_store(remote, HOST)
+    assert not create_store(remote, HOST)
+    assert len(remote.present("ctl/")) == 2
+
+
 def test_the_marker_comes_last() -> None:
     remote = new_remote()
     remote.empty()
