@@ -224,7 +224,7 @@ class BackgroundPush:
     def _relay(self, child: subprocess.Popen[bytes], reporter: Reporter) -> int | None:
         """Pass on what the child tells until it says that it has pushed, or ends; return its exit code.
 
-        None when nothing came of it for a minute: a network that is dead keeps no program from its end.
+        None when nothing moved for a minute: a network that is dead keeps no program from its end.
         """
         assert child.stdout is not None
         fd, rest, is_told, waited = child.stdout.fileno(), b"", False, 0.0
@@ -246,7 +246,7 @@ class BackgroundPush:
                 if code is not None:
                     return code
         reporter.finish()
-        reporter.warn(f"no answer from {self._project.repository} for {_PATIENCE:.0f} s")
+        reporter.warn(f"nothing was pushed for {_PATIENCE:.0f} s; `replicate status` tells what is missing there")
         return None
 
 

@@ -256,6 +256,19 @@ def test_ctrl_c_while_training_counts_as_the_first(training: Training) -> None:
     wait_for(lambda: training.pending == Pending())
 
 
+def test_a_push_that_does_not_move_keeps_no_program_from_its_end(training: Training) -> None:
+    training.write("from replicate import background\nbackground._TOLD_AFTER, background._PATIENCE = 0.05, 0.2")
+    with training.held_back():
+        code, _, err = training.train()
+        assert code == 0
+        assert f"waiting for {training.team}; Ctrl-C twice leaves it to the background" in err
+        assert "warning: nothing was pushed for 0 s; `replicate status` tells what is missing there" in err
+        assert err.endswith(f"the push to {training.team} goes on in the background\n")
+        assert training.published() == []
+    wait_for(lambda: training.pending == Pending())
+    assert training.published() == [0, 1, 2]
+
+
 def test_a_fork_that_lives_on_keeps_no_push_waiting(training: Training) -> None:
     training.write("if os.fork() == 0:\n    signal.pause()\n    os._exit(0)\nos.kill(os.getpid(), signal.SIGKILL)")
     process = training.start()

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import click
 
-from replicate.background import background_push
 from replicate.cli.render import Cell
 from replicate.config import cache_folder, find_project, mode, require_project, storage_options
 from replicate.console import ConsoleReporter
@@ -111,6 +110,10 @@ def open_history(where: str | StorePlace) -> tuple[Repository, History]:
 
 def push_soon(repository: Repository) -> None:
     """Have what a command published pushed by a process of its own, for which nobody waits."""
+    if not repository.project.repository:
+        return
+    from replicate.background import background_push  # what starts processes is loaded where one is started
+
     push = background_push(repository.project, repository.host)
     if push is not None:
         push.leave()
