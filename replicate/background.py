@@ -138,7 +138,7 @@ class BackgroundPush:
                 if is_interrupted:
                     reporter.finish()
                     reporter.notice("still pushing; Ctrl-C again leaves it to go on in the background")
-                code = self._relay(child, reporter)
+                code = self._relay(child, reporter, "again" if interrupts else "twice")
                 break
             except KeyboardInterrupt:
                 interrupts += 1
@@ -221,10 +221,10 @@ class BackgroundPush:
                 self._child.returncode = 0  # nobody will ask: Python would warn of a process that still runs
         self._child = None
 
-    def _relay(self, child: subprocess.Popen[bytes], reporter: Reporter) -> int | None:
+    def _relay(self, child: subprocess.Popen[bytes], reporter: Reporter, presses: str) -> int | None:
         """Pass on what the child tells until it says that it has pushed, or ends; return its exit code.
 
-        None when nothing moved for a minute: a network that is dead keeps no program from its end.
+        `presses` tells how Ctrl-C leaves it. None when nothing moved for a minute: a network that is dead keeps no program from its end.
         """
         assert child.stdout is not None
         fd, rest, is_told, waited = child.stdout.fileno(), b"", False, 0.0
@@ -233,7 +233,8 @@ class BackgroundPush:
             if not select.select([fd], [], [], patience)[0]:
                 waited += patience
                 if not is_told:
-                    reporter.notice(f"waiting for {self._project.repository}; Ctrl-C twice leaves it to the background")
+                    place = self._project.repository
+                    reporter.notice(f"waiting for {place}; Ctrl-C {presses} leaves it to the background")
                 is_told = True
                 continue
             data = os.read(fd, 1 << 16)

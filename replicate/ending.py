@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -70,6 +73,32 @@ class Ending:
             return None, None
         code = exit_code(self._exit)
         return (self._exit if code else None), code
+
+
+class Interrupts:
+    """How often Ctrl-C was pressed while the process ends."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count Ctrl-C inside instead of raising KeyboardInterrupt: what is written at the exit is short, and counts.
+
+        Does nothing where the program has its own handler of SIGINT.
+        """
+        is_ours = threading.current_thread() is threading.main_thread()
+        if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self._count)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
 
 
 def exit_code(exception: SystemExit) -> int:

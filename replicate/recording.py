@@ -15,7 +15,7 @@ from replicate import config
 from replicate.background import background_push, finish_pushes
 from replicate.capture import capture
 from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
-from replicate.ending import Ending
+from replicate.ending import Ending, Interrupts
 from replicate.errors import InvalidInputError, RevisionNotFoundError, SessionError, StorageError
 from replicate.experiment import Experiment, Status, status, status_after
 from replicate.history import ExperimentHistory, History, assemble
@@ -289,9 +289,11 @@ class Recorder:
         if self._pid != os.getpid():
             return
         exception, code = self._ending.told()
-        if self._current is not None:
-            self._current._end(status_after(exception), exception, code)
-        finish_pushes(self._reporter, interrupts=int(isinstance(exception, KeyboardInterrupt)))
+        interrupts = Interrupts(int(isinstance(exception, KeyboardInterrupt)))
+        with interrupts.counted():
+            if self._current is not None:
+                self._current._end(status_after(exception), exception, code)
+        finish_pushes(self._reporter, interrupts=interrupts.count)
 
 
 @contextlib.contextmanager

@@ -231,6 +231,7 @@ def test_ctrl_c_twice_leaves_the_push_to_go_on(training: Training) -> None:
         wait_for(lambda: training.pending.records == 6)  # the end is recorded: it waits for the push
         process.send_signal(signal.SIGINT)
         while "Ctrl-C again" not in (line := process.stderr.readline()):
+            assert line, f"it ended without telling how to leave it: {lines}"
             lines.append(line)
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=DEADLINE)

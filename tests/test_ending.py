@@ -43,6 +43,22 @@ def test_the_exit_code_is_recorded_where_it_is_known(tmp_path: Path, rest: str, 
     assert (experiment.status, end.status, end.exit_code) == (status, status, code)
 
 
+def test_ctrl_c_does_not_keep_the_end_from_being_recorded(tmp_path: Path) -> None:
+    press = (
+        "from replicate.refs import RefStore\n"
+        "publish = RefStore.publish\n"
+        "def press(*arguments):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return publish(*arguments)\n"
+        "RefStore.publish = press\n"
+    )
+    run = run_script(tmp_path, BEGIN + press)
+    assert run.returncode == 0
+    assert "KeyboardInterrupt" not in run.stderr
+    (experiment,) = ExperimentCollection(tmp_path).list()
+    assert experiment.status == "finished"
+
+
 def test_a_failure_keeps_its_traceback(tmp_path: Path) -> None:
     run_script(tmp_path, BEGIN + "def work():\n    raise ValueError('no data')\n\nwork()\n")
     (experiment,) = ExperimentCollection(tmp_path).list()

@@ -110,6 +110,9 @@ class FaultProxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._clients:  # those whose task was cancelled before it began
+            writer.transport.abort()
+        await asyncio.sleep(0.01)  # for the loop to close them
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._connected, HOST, self.port, limit=1 << 20)
@@ -127,17 +130,18 @@ class FaultProxy:
         await asyncio.gather(asyncio.to_thread(self.on_down), asyncio.sleep(seconds))
         await self._listen()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)
-        self._hold(asyncio.current_task())
+        self._hold(asyncio.create_task(self._talk(reader, writer)))
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while await self._exchange(reader, writer):
                 pass
         self._clients.discard(writer)
         writer.close()
 
-    def _hold(self, task: asyncio.Task[Any] | None) -> None:
-        assert task is not None
+    def _hold(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
