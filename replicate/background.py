@@ -224,7 +224,8 @@ class BackgroundPush:
     def _relay(self, child: subprocess.Popen[bytes], reporter: Reporter, presses: str) -> int | None:
         """Pass on what the child tells until it says that it has pushed, or ends; return its exit code.
 
-        `presses` tells how Ctrl-C leaves it. None when nothing moved for a minute: a network that is dead keeps no program from its end.
+        `presses` tells how Ctrl-C leaves it. None when nothing moved for a minute: a network that is dead keeps no
+        program from its end.
         """
         assert child.stdout is not None
         fd, rest, is_told, waited = child.stdout.fileno(), b"", False, 0.0

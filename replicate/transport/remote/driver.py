@@ -145,14 +145,18 @@ def piece(data: bytes, content_range: str | None) -> Piece:
 
 
 def remaining(paths: Sequence[str], results: Sequence[BaseException | None]) -> Sequence[str]:
-    """Return the paths whose single deletion failed, but those that are not there; raise if none was deleted."""
+    """Return the paths whose single deletion failed, but those that are not there.
+
+    Raises:
+        Trouble: None was deleted, or trying again may delete what was not.
+    """
     failed = {
         path: one
         for path, one in zip(paths, results, strict=True)
         if one is not None and not (isinstance(one, Trouble) and one.kind == "absent")
     }
-    if len(failed) == len(paths) or not all(isinstance(one, Trouble) for one in failed.values()):
-        for one in failed.values():
+    for one in failed.values():
+        if len(failed) == len(paths) or not isinstance(one, Trouble) or one.is_passing:
             raise one
     return list(failed)
 

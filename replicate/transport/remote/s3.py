@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,8 @@ class S3Driver:
                 raise
             self._deletes_in_bulk = False
             return await self._delete_singly(paths)
-        return [one["Key"] for one in answer.get("Errors", ()) if one.get("Code") != "NoSuchKey"]
+        errors = {one["Key"]: _trouble(one) for one in answer.get("Errors", ())}
+        return remaining(paths, [errors.get(path) for path in paths])
 
     async def _delete_singly(self, paths: Sequence[str]) -> Sequence[str]:
         limit = asyncio.Semaphore(SINGLE_DELETES)
@@ -216,8 +217,10 @@ async def _translated() -> AsyncIterator[None]:
 def _refusal(exc: ClientError) -> Trouble:
     error: dict[str, Any] = dict(exc.response.get("Error", {}))
     answer: dict[str, Any] = dict(exc.response.get("ResponseMetadata", {}))
-    headers = answer.get("HTTPHeaders", {})
-    status = str(answer.get("HTTPStatusCode", ""))
+    return _trouble(error, str(answer.get("HTTPStatusCode", "")), answer.get("HTTPHeaders", {}))
+
+
+def _trouble(error: Mapping[str, Any], status: str = "", headers: Mapping[str, str] = {}) -> Trouble:
     code = str(error.get("Code") or status)
     kind = _KIND_OF.get(code) or _KIND_OF.get(status, "failed")
     if code == "404":  # a HEAD has no body that says what is missing
