@@ -22,6 +22,9 @@ def main() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
         from replicate.cli import run
+        from replicate.config import start_no_idle_threads
+
+        start_no_idle_threads()
     except KeyboardInterrupt:
         sys.exit(130)
     code = run()

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -301,6 +301,14 @@ def child_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     library = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     paths = [os.path.abspath(path) for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path]
     return kept | {"PYTHONPATH": os.pathsep.join([*paths, library])}
+
+
+def start_no_idle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keep numpy from starting a thread for each core when it is loaded: they spin, and nothing here is for them.
+
+    For a process that is this library's own, before numpy is loaded there; what the user has set stays.
+    """
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def other_rank(environment: Mapping[str, str] = os.environ) -> int | None:

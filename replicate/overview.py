@@ -27,7 +27,7 @@ from replicate.refs import CommitRecord, Record, RefStore
 from replicate.refs.cache import Shard, ShardCache
 from replicate.refs.catalogs import HeadsCatalog
 from replicate.refs.names import RecordName, experiment_prefix
-from replicate.refs.store import Listing
+from replicate.refs.store import Catalogs, Listing
 from replicate.summary import ExperimentSummary
 
 _FETCHED_KEYS = 1_024  # at once
@@ -163,7 +163,7 @@ class Overview:
 
     Args:
         refs: The store's records.
-        open_cache: Returns this machine's cache of them; asked only if there is a record.
+        open_cache: Returns this machine's cache of them.
         sides: The two stores whose union it is, if it is one.
     """
 
@@ -192,7 +192,7 @@ class Overview:
         """See `Source`. Reads what the look has listed; where that is gone meanwhile, it lists anew."""
         if self._listing is None:
             self._known  # noqa: B018 - it looks
-        listing = self._listing or Listing({}, {}, ())
+        listing = self._listing or Listing({}, lambda: Catalogs({}, ()))
         shard, prefix = experiment_id.hex()[:2], experiment_prefix(experiment_id)
         listed = listing.records.get(shard, ())
         first = bisect.bisect_left(listed, prefix)
@@ -231,7 +231,7 @@ class Overview:
     def find(self, prefix: str) -> Sequence[tuple[ObjectID, ObjectID]]:
         """See `Source`."""
         if any(one.commits is None for one in self._known):  # heads catalogs do not tell of every commit
-            self._known = self._look_twice(heads=False)
+            self._known = self._with_commits() or self._look_twice(heads=False)
         return [
             (ObjectID(one.experiment_id), commit)
             for one in self._known
@@ -263,6 +263,30 @@ class Overview:
                 found.append((name.experiment, commit))
         return found
 
+    def _with_commits(self) -> Sequence[_Known]:
+        """Return what is known with the ids of all commits, as names tell them; nothing if not all can be read."""
+        listing, changed = self._listing, {}
+        by_shard: defaultdict[str, list[_Known]] = defaultdict(list)
+        for one in self._known:
+            by_shard[one.experiment_id.hex()[:2]].append(one)
+        if listing is None or "" in by_shard:
+            return ()
+        needed = [shard for shard, known in by_shard.items() if any(one.commits is None for one in known)]
+        self._refs.expect(key for shard in needed for key in listing.full.get(shard, ()))
+        for shard in needed:
+            folded, lost = self._refs.folded(listing.full.get(shard, ()))
+            if lost:
+                return ()
+            commits: defaultdict[str, set[str]] = defaultdict(set)
+            for name, commit in _commits_named([*listing.records.get(shard, ()), *folded]):
+                commits[name[_DIGITS]].add(commit)
+            known = by_shard[shard]
+            told = (bytes.fromhex("".join(commits[one.experiment_id.hex()])) for one in known)
+            by_shard[shard] = [one._replace(commits=one.commits or ids) for one, ids in zip(known, told, strict=True)]
+            changed[shard] = _row(self._digest_of(listing, shard), by_shard[shard])
+        self._open_cache().save(changed)
+        return list(itertools.chain.from_iterable(by_shard.values()))
+
     @cached_property
     def _known(self) -> Sequence[_Known]:
         return self._look_twice(heads=True)
@@ -276,20 +300,18 @@ class Overview:
 
     def _look(self, use_heads: bool) -> tuple[Sequence[_Known], Sequence[str]]:
         """Return what a listing leads to, and the keys that it names but that are not there."""
-        listing = self._listing = self._refs.listing()
-        if not listing.shards:
-            return (), ()
+        listing = self._refs.listing()
         cache = self._open_cache()
         cached = cache.load()
+        decoded = {shard: _decode(row) for shard, row in cached.items()}  # while storage lists its catalogs
         known: dict[str, Sequence[_Known]] = {}
         outdated: dict[str, bytes] = {}
+        listing.catalogs  # noqa: B018 - what cannot be listed raises here
+        self._listing = listing
         for shard in listing.shards:
-            names = [*listing.records.get(shard, ()), "", *listing.full.get(shard, ())]
-            if self._sides is not None:
-                names += ["", *(name for name in names if not self._sides.has_far(name))]
-            digest = _digest(names)
+            digest = self._digest_of(listing, shard)
             row = cached.get(shard)
-            known[shard] = _decode(row) if row else ()
+            known[shard] = decoded.get(shard, ())
             is_known = bool(known[shard]) and row is not None and row.digest == digest
             if not is_known or not (use_heads or all(one.commits is not None for one in known[shard])):
                 outdated[shard] = digest
@@ -299,20 +321,25 @@ class Overview:
             found, lost = self._read_shard(one)
             known[one.digits] = found
             missing += lost
-            is_whole = all(experiment.digest for experiment in found)
-            content: bytes = msgpack.packb([tuple(experiment) for experiment in found], use_bin_type=True)
             if one.digits.isascii():  # no shard of experiments; SQLite takes no name that is not Unicode
-                changed[one.digits] = Shard(outdated[one.digits] if is_whole else b"", content)
+                changed[one.digits] = _row(outdated[one.digits], found)
         if changed and not missing:
             cache.save(changed)
         return list(itertools.chain.from_iterable(known.values())), missing
+
+    def _digest_of(self, listing: Listing, shard: str) -> bytes:
+        """Return what tells whether a shard is as it was."""
+        names = [*listing.records.get(shard, ()), "", *listing.full.get(shard, ())]
+        if self._sides is not None:
+            names += ["", *(name for name in names if not self._sides.has_far(name))]
+        return _digest(names)
 
     def _shards(
         self, listing: Listing, outdated: Iterable[str], known: Mapping[str, Sequence[_Known]], use_heads: bool
     ) -> Iterator[_Shard]:
         """Yield shards that have to be read; what they need is fetched for many of them at once."""
         has_full = any(listing.full.get(one) for one in outdated)
-        catalogs = self._refs.heads(listing.heads) if use_heads and has_full else ()
+        catalogs = self._refs.heads(listing.catalogs.heads) if use_heads and has_full else ()
         heads = [_Heads.of(one) for one in catalogs]
         waiting: list[_Shard] = []
         expected: list[str] = []
@@ -362,15 +389,27 @@ def _digest(names: Sequence[str]) -> bytes:
     return blake3("\n".join(names).encode("utf-8", "surrogateescape")).digest(16)
 
 
+def _row(digest: bytes, known: Sequence[_Known]) -> Shard:
+    """Return the row of the cache that says what is known of a shard."""
+    content: bytes = msgpack.packb([tuple(one) for one in known], use_bin_type=True)
+    return Shard(digest if all(one.digest for one in known) else b"", content)
+
+
+def _commits_named(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the names among some that are of commits, each with the digits of the commit."""
+    for name in names:
+        parts = name.split("~")
+        if len(parts) == _PARTS and parts[_KIND] == "c" and _is_id(parts[_SUBJECT]):
+            yield name, parts[_SUBJECT]
+
+
 def _near_commits(names: Iterable[str], sides: Sides, far_folded: Collection[str]) -> frozenset[ObjectID]:
     """Return the commits, among those that some names are of, of which the far store has no record."""
     near: set[str] = set()
     far: set[str] = set()
-    for name in names:
-        parts = name.split("~")
-        if len(parts) == _PARTS and parts[_KIND] == "c":
-            (far if sides.has_far(name) or name in far_folded else near).add(parts[_SUBJECT])
-    return frozenset(map(ObjectID.parse, filter(_is_id, near - far)))
+    for name, commit in _commits_named(names):
+        (far if sides.has_far(name) or name in far_folded else near).add(commit)
+    return frozenset(map(ObjectID.parse, near - far))
 
 
 def _summarise(records: Sequence[Record], digest: bytes, *, is_near: bool) -> _Known:

@@ -87,11 +87,22 @@ def copied(store: Path) -> MemoryTransport:
 
 
 def elsewhere(
-    storage: Transport, caches: Path, reporter: Reporter | None = None, *, limit_bytes: int = 1 << 30
+    storage: Transport,
+    caches: Path,
+    reporter: Reporter | None = None,
+    *,
+    limit_bytes: int = 1 << 30,
+    lists: bool = False,
 ) -> Repository:
     """Open a store as one who has no project does."""
     return Repository.elsewhere(
-        URL, Host(), reporter or SilentReporter(), caches=str(caches), transport=storage, limit_bytes=limit_bytes
+        URL,
+        Host(),
+        reporter or SilentReporter(),
+        caches=str(caches),
+        transport=storage,
+        limit_bytes=limit_bytes,
+        lists=lists,
     )
 
 

@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from replicate.sync import create_store
 from replicate.sync.pending import Pending, pending
 from replicate.transport import LocalTransport
 from tests.projects import Events
+from tests.servers.process import wait_for
 
 DEADLINE = 60.0  # what waits longer has failed
 TRAIN = """
@@ -112,14 +112,6 @@ def training(tmp_path: Path) -> Training:
     made.make_store()
     made.write()
     return made
-
-
-def wait_for(happens: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
-    deadline = time.monotonic() + DEADLINE
-    while not happens():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_every_checkpoint_is_in_the_repository_when_the_program_has_ended(training: Training) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import types
@@ -12,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from replicate import config
-from replicate.config import find_project, mode, new_project, other_rank, require_project, user
+from replicate.config import (
+    find_project,
+    mode,
+    new_project,
+    other_rank,
+    require_project,
+    start_no_idle_threads,
+    user,
+)
 from replicate.errors import ConfigError, InvalidInputError, ProjectNotFoundError
 from tests.projects import reads_everything
 
@@ -395,3 +404,15 @@ def test_a_url_with_one_slash_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be 's3:/team/ml'") as raised:
         require_project(tmp_path)
     assert raised.value.hint == "did you mean s3://team/ml?"
+
+
+def test_numpy_starts_no_threads_in_our_own_processes() -> None:
+    counted = "import os, numpy; print(len(os.listdir('/proc/self/task')))"
+    environment: dict[str, str] = {}
+    start_no_idle_threads(environment)
+    command = [sys.executable, "-c", counted]
+    found = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "1\n"
+    environment = {"OPENBLAS_NUM_THREADS": "4"}
+    start_no_idle_threads(environment)
+    assert environment == {"OPENBLAS_NUM_THREADS": "4"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from replicate.checkpoints import Checkpoint
-from replicate.errors import CorruptionError, StorageMissingError, WorktreeModifiedError
+from replicate.errors import CorruptionError, StorageMissingError, StorageUnreachableError, WorktreeModifiedError
 from replicate.maintenance.folding import DAY_NS, fold
 from replicate.objects.codecs import Encoding
 from replicate.objects.ids import Kind, blob_id
@@ -17,7 +18,7 @@ from replicate.refs import CommitRecord
 from replicate.reporting import SilentReporter
 from replicate.repository import Repository
 from replicate.restoring import Restored, checkout
-from replicate.transport import LocalTransport, MemoryTransport, Transport
+from replicate.transport import KeyInfo, LocalTransport, MemoryTransport, Transport
 from replicate.transport.caching import GAP_BYTES, REQUEST_BYTES
 from tests.elsewhere import CountedStorage, Request, coalesced, copied, elsewhere, sizes
 from tests.projects import Events, SampleProject, read_folder
@@ -50,6 +51,39 @@ def test_a_folded_store_is_listed_with_few_requests(tmp_path: Path) -> None:
     storage.requests.clear()
     assert listed(storage, tmp_path / "caches") == 1_000
     assert [(one.verb, one.key) for one in storage.requests] == [("list", "ctl/"), ("list", "refs/"), ("list", "cat/")]
+
+
+def test_who_lists_asks_for_records_before_anything_was_answered(tmp_path: Path) -> None:
+    storage = CountedStorage(folded(3, 1, tmp_path / "scratch"))
+    repository = elsewhere(storage, tmp_path / "caches", lists=True)
+    assert [one.key for one in storage.requests] == ["refs/", "ctl/"]
+    assert len(repository.history().summaries) == 3
+    assert [one.key for one in storage.requests[:3]] == ["refs/", "ctl/", "cat/"]
+    store = RecordedStore(storage.inner)  # type: ignore[arg-type]
+    store.series(1)
+    assert len(repository.history().summaries) == 4  # what was listed ahead is not told twice
+
+
+def test_catalogs_that_could_not_be_listed_are_not_taken_for_none(tmp_path: Path) -> None:
+    class FailsOnce(CountedStorage):
+        is_sound = False
+
+        def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
+            return super().list(prefix, details=details) if self.is_sound or prefix != "cat/" else self._fail()
+
+        def _fail(self) -> Iterator[KeyInfo]:
+            self.is_sound = True
+            yield from ()
+            raise StorageUnreachableError("the network is gone", operation="list")
+
+    store = RecordedStore(folded(2, 3, tmp_path / "scratch"))
+    (experiment, _) = (one.experiment_id for one in store.plain_history().summaries)
+    history = elsewhere(FailsOnce(store.transport), tmp_path / "caches").history()
+    with pytest.raises(StorageUnreachableError):
+        history.summaries  # noqa: B018
+    found = history.experiment(experiment)
+    assert found is not None
+    assert len(found.checkpoints) == 3
 
 
 @pytest.mark.soak

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgpack
@@ -13,10 +13,12 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicate import overview
 from replicate.errors import RevisionNotFoundError
+from replicate.history import ExperimentHistory, assemble
 from replicate.maintenance.folding import DAY_NS, fold
 from replicate.objects.ids import ObjectID
-from replicate.refs import TombstoneRecord
+from replicate.refs import Record, TombstoneRecord
 from replicate.refs.catalogs import decode_heads, encode_full, encode_heads
 from replicate.refs.names import CatalogName
 from replicate.revisions import resolve
@@ -212,6 +214,43 @@ def test_a_store_that_was_never_seen_is_read_from_its_heads_catalog(
     assert found.experiment(experiments[3]) is not None
     assert (transport.listed, len(transport.read)) == ([], 1)  # the full catalog of its shard
     assert facts(store.history(tmp_path / "cold")) == facts(store.plain_history())
+
+
+def test_a_prefix_is_found_by_the_names_of_records(
+    store: RecordedStore, transport: CountingTransport, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments = [store.series(4) for _ in range(50)]
+    for _ in range(2):  # the second deletes what the first has folded
+        fold(store.repository(tmp_path / "p"), older_than_ns=0, delete_after_ns=0)
+    session = store.session()
+    new = store.checkpoint(store.begin(session), session, 1)
+    folded = store.plain_history().experiment(experiments[7])
+    assert folded is not None
+    assembled: list[int] = []
+
+    def counting(records: Sequence[Record]) -> ExperimentHistory | None:
+        assembled.append(len(records))
+        return assemble(records)
+
+    monkeypatch.setattr(overview, "assemble", counting)
+    for commit in (folded.checkpoints[2].commit_id, new):
+        os.unlink(cache) if cache.exists() else None
+        store.history(cache).summaries  # noqa: B018 - what is new is read
+        assembled.clear()
+        transport.forget()
+        for is_first in (True, False):
+            found = store.history(cache)
+            assert [one.commit_id for one in found.find(commit.hex()[:12])] == [commit]
+            assert len(assembled) == 1  # that experiment
+            read = [key for key in transport.read if key.startswith("cat/f~")]
+            assert sorted({*read}) == transport.keys("cat/f~") if is_first else len(read) <= 1
+            assembled.clear()
+            transport.forget()
+    store.series(2)
+    assert facts(store.history(cache)) == facts(store.plain_history())
+    assert sorted(one.commit_id for one in store.history(cache).find("")) == sorted(
+        one.commit_id for one in store.plain_history().find("")
+    )
 
 
 WRONG = [None, True, -1.5, "x", b"x", [1], ["a"], [[b"1" * 32, 1]], {"a": "b"}]

@@ -20,7 +20,7 @@ from replicate.refs.records import (
     decode_record,
     encode_record,
 )
-from replicate.transport import Range, ReadsAhead, Transport, read_sound
+from replicate.transport import KeyInfo, Range, ReadsAhead, Transport, read_sound
 
 if TYPE_CHECKING:
     from replicate.objects.writer import Stored
@@ -29,18 +29,40 @@ _T = TypeVar("_T")
 _KEPT_CATALOGS = 16
 
 
-class Listing(NamedTuple):
-    """The keys of one look at a store: ref records first, then catalogs (I2).
+class Catalogs(NamedTuple):
+    """The keys of catalogs.
 
     Attributes:
-        records: Keys of ref records by the first two digits of their experiment, sorted.
-        full: Live full catalogs by the same two digits, sorted; those that another replaces may be among them.
+        full: Live full catalogs by the first two digits of their experiments, sorted; those that another replaces may
+            be among them.
         heads: Heads catalogs, sorted.
     """
 
-    records: Mapping[str, Sequence[str]]
     full: Mapping[str, Sequence[str]]
     heads: Sequence[str]
+
+
+class Listing:
+    """The keys of one look at a store: ref records first, then catalogs (I2).
+
+    Args:
+        records: Keys of ref records by the first two digits of their experiment, sorted.
+        catalogs: Returns the catalogs. They are waited for when they are first needed.
+    """
+
+    def __init__(self, records: Mapping[str, Sequence[str]], catalogs: Callable[[], Catalogs]) -> None:
+        self.records = records
+        self._catalogs = catalogs
+
+    @functools.cached_property
+    def catalogs(self) -> Catalogs:
+        """The catalogs that were listed after the records."""
+        return self._catalogs()
+
+    @property
+    def full(self) -> Mapping[str, Sequence[str]]:
+        """See `Catalogs.full`."""
+        return self.catalogs.full
 
     @property
     def shards(self) -> list[str]:
@@ -92,13 +114,17 @@ class RefStore:
             records[key[5:7]].append(key)
         for keys in records.values():
             keys.sort()
-        return Listing(records, *self.catalogs())
+        listed = self._transport.list("cat/", details=False)
+        return Listing(records, lambda: self._sorted(listed))
 
-    def catalogs(self) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
-        """Return the keys of all full catalogs, by shard, and those of heads catalogs; sorted."""
+    def catalogs(self) -> Catalogs:
+        """Return the keys of all catalogs."""
+        return self._sorted(self._transport.list("cat/", details=False))
+
+    def _sorted(self, listed: Iterable[KeyInfo]) -> Catalogs:
         full: dict[str, list[str]] = {}
         heads = []
-        for info in self._transport.list("cat/", details=False):
+        for info in listed:
             try:
                 name = CatalogName.parse(info.key)
             except CorruptionError as exc:
@@ -110,7 +136,7 @@ class RefStore:
                 full.setdefault(name.shard, []).append(info.key)
         for keys in (*full.values(), heads):
             keys.sort()
-        return full, heads
+        return Catalogs(full, heads)
 
     def expect(self, keys: Iterable[str]) -> None:
         """Fetch records and catalogs that will be read soon, many at a time, if storage is elsewhere."""

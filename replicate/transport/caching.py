@@ -42,11 +42,15 @@ class CachingTransport:
         inner: The store.
         folder: Where to keep blocks; made when there is one.
         limit_bytes: How large the folder may become, by and large: what was used least recently is deleted.
+        begun: Listings that were asked for already, without details, by prefix; each is given out once.
     """
 
-    def __init__(self, inner: Transport, folder: str, limit_bytes: int) -> None:
+    def __init__(
+        self, inner: Transport, folder: str, limit_bytes: int, begun: Mapping[str, Iterator[KeyInfo]] = {}
+    ) -> None:
         self.inner = inner
         self._blocks = BlockFolder(folder, limit_bytes)
+        self._begun = dict(begun)
         self._held: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._held_bytes = 0
         self._lock = threading.Lock()
@@ -69,7 +73,8 @@ class CachingTransport:
 
     def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
         """See `Transport.list`."""
-        return self.inner.list(prefix, details=details)
+        begun = None if details else self._begun.pop(prefix, None)
+        return begun or self.inner.list(prefix, details=details)
 
     def delete(self, keys: Iterable[str]) -> Sequence[str]:
         """See `Transport.delete`."""

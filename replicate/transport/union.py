@@ -110,22 +110,28 @@ class UnionTransport:
 
     def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
         """See `Transport.list`. Of a key that both have, size and time are those here."""
-        found = [*self.near.list(prefix, details=details)]
-        there = [info for info in self._list_far(prefix, details) if info.key.startswith(_SHARED)]
-        if there:
-            here = {info.key for info in found}
-            found += [info for info in there if info.key not in here]
-            self._seen_far.update(info.key for info in there if not info.key.startswith("packs/"))
-        return iter(found)
+        there = self._list_far(prefix, details)  # asked for now, waited for when what is here was given out
+        return self._joined(self.near.list(prefix, details=details), there)
 
-    def _list_far(self, prefix: str, details: bool) -> Sequence[KeyInfo]:
+    def _list_far(self, prefix: str, details: bool) -> Iterator[KeyInfo]:
         is_shared = any(prefix.startswith(one) or one.startswith(prefix) for one in _SHARED)
         if is_shared and (far := self.far):
             try:
-                return [*far.list(prefix, details=details)]
+                return far.list(prefix, details=details)
             except StorageError as exc:
                 self.lose(exc)
-        return ()
+        return iter(())
+
+    def _joined(self, near: Iterator[KeyInfo], far: Iterator[KeyInfo]) -> Iterator[KeyInfo]:
+        here = {info.key: info for info in near}
+        yield from here.values()
+        try:
+            there = [info for info in far if info.key.startswith(_SHARED)]
+        except StorageError as exc:
+            self.lose(exc)
+            return
+        self._seen_far.update(info.key for info in there if not info.key.startswith("packs/"))
+        yield from (info for info in there if info.key not in here)
 
     def delete(self, keys: Iterable[str]) -> Sequence[str]:
         """See `Transport.delete`. Only what is here is deleted."""

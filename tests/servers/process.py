@@ -44,6 +44,14 @@ def answers(port: int) -> bool:
     return True
 
 
+def wait_for(happens: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for what another process or thread does; fail when it does not."""
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
 class Server:
     """One process that serves; its output goes to a file."""
 

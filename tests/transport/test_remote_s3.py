@@ -16,6 +16,7 @@ from replicate.errors import (
     StorageUnreachableError,
 )
 from replicate.transport.remote import Patience, RemoteTransport, remote_transport
+from tests.servers.process import wait_for
 from tests.servers.proxy import Fault, FaultProxy
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -111,18 +112,30 @@ def test_a_deletion_is_one_request_for_a_thousand_keys(transport: RemoteTranspor
     assert list(transport.list("")) == []
 
 
-def test_a_listing_fetches_a_page_when_it_is_needed(transport: RemoteTransport, proxy: FaultProxy) -> None:
+def test_listings_are_asked_for_at_once_and_waited_for_when_they_are_needed(
+    transport: RemoteTransport, proxy: FaultProxy
+) -> None:
+    transport.put("refs/aa/one", DATA)
+    proxy.requests.clear()
+    found = [transport.list("refs/"), transport.list("cat/")]
+    wait_for(lambda: proxy.methods == ["GET", "GET"])
+    assert [[info.key for info in one] for one in found] == [["refs/aa/one"], []]
+    assert proxy.methods == ["GET", "GET"]
+
+
+def test_the_next_page_is_asked_for_while_one_is_given_out(transport: RemoteTransport, proxy: FaultProxy) -> None:
+    proxy.faults = [Fault(200, body=listing(["refs/aa/one"])), Fault(200, body=listing(["refs/aa/two"], more=False))]
     found = transport.list("refs/")
-    assert proxy.methods == []
-    assert next(found, None) is None
-    assert proxy.methods == ["GET"]
+    assert next(found).key == "refs/aa/one"
+    wait_for(lambda: proxy.methods == ["GET", "GET"])
+    assert [info.key for info in found] == ["refs/aa/two"]
+    assert proxy.methods == ["GET", "GET"]
 
 
 def test_a_page_that_cannot_be_had_ends_a_listing_with_an_error(transport: RemoteTransport, proxy: FaultProxy) -> None:
-    proxy.faults = [Fault(200, body=listing(["refs/aa/one"]))]
+    proxy.faults = [Fault(200, body=listing(["refs/aa/one"])), Fault(503, times=1_000)]
     found = transport.list("refs/")
     assert next(found).key == "refs/aa/one"
-    proxy.faults = [Fault(503, times=1_000)]
     with pytest.raises(StorageUnreachableError):
         next(found)
 

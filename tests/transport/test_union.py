@@ -120,7 +120,7 @@ def test_what_the_far_store_listed_is_known() -> None:
     far.put("refs/aa/far", b"")
     union = united(near, lambda: far)
     assert not union.has_far("refs/aa/far")
-    union.list("refs/")
+    assert {info.key for info in union.list("refs/")} == {"refs/aa/near", "refs/aa/far"}
     assert (union.has_far("refs/aa/far"), union.has_far("refs/aa/near"), union.is_lost) == (True, False, False)
 
 

@@ -57,7 +57,11 @@ os.register_at_fork(after_in_child=_forget)
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the loop and return what it returns. It is cancelled if the caller is interrupted."""
-    future = start(work)
+    return wait(start(work))
+
+
+def wait(future: Future[T]) -> T:
+    """Return what a coroutine that was begun returns. It is cancelled if the caller is interrupted."""
     try:
         return future.result()
     except BaseException:

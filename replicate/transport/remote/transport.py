@@ -179,24 +179,30 @@ class RemoteTransport:
         return found.data[max(0, first - found.start) : max(0, last - found.start)]
 
     def list(self, prefix: str, *, details: bool = True) -> Iterator[KeyInfo]:
-        """See `Transport.list`. Pages are fetched as they are needed; a page that cannot be fetched raises."""
+        """See `Transport.list`. A page that cannot be fetched raises when it is needed.
+
+        The first page is asked for at once, and each following one while that before it is given out.
+        """
         folder = prefix.rpartition("/")[0]
         if folder:
             validate_key(folder)
         if prefix.startswith("local/"):
             return iter(())
-        return self._pages(prefix)
+        return self._pages(prefix, loop.start(self._page(prefix, None)))
 
-    def _pages(self, prefix: str) -> Iterator[KeyInfo]:
-        token: str | None = None
-        while True:
-            page, token = loop.run(self._page(prefix, token))
-            for entry in page:
-                key = entry.path.removeprefix(self._above)
-                if key and not key.endswith("/") and not key.startswith("local/"):
-                    yield KeyInfo(key, entry.size, entry.time_ns)
-            if token is None:
-                return
+    def _pages(self, prefix: str, asked: Future[tuple[Sequence[Entry], str | None]]) -> Iterator[KeyInfo]:
+        token: str | None = ""
+        try:
+            while token is not None:
+                page, token = loop.wait(asked)
+                if token is not None:
+                    asked = loop.start(self._page(prefix, token))
+                for entry in page:
+                    key = entry.path.removeprefix(self._above)
+                    if key and not key.endswith("/") and not key.startswith("local/"):
+                        yield KeyInfo(key, entry.size, entry.time_ns)
+        finally:
+            asked.cancel()
 
     async def _page(self, prefix: str, token: str | None) -> tuple[Sequence[Entry], str | None]:
         return await self._try("list", prefix, lambda driver: driver.page(self._above + prefix, token))
@@ -254,7 +260,7 @@ class RemoteTransport:
             except Trouble as exc:
                 trouble = exc
             if not trouble.is_passing or attempt >= patience.attempts:
-                raise self._error(trouble, operation, key, attempt) from trouble
+                raise self._error(trouble, operation, key, attempt) from None  # it tells what there is to know
             await asyncio.sleep(self._wait(attempt, trouble.wait))
         raise AssertionError("unreachable")
 
