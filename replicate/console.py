@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from replicate.text import format_bytes, format_seconds, printable
+from replicate.text import format_bytes, format_seconds, printable_message
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -107,7 +107,7 @@ class ConsoleReporter:
         self._say(f"warning: {message}")
 
     def _say(self, message: str) -> None:
-        lines = "\n".join(map(printable, message.splitlines()))
+        lines = printable_message(message)
         stream = self._stream
         if stream is None:  # print would take stdout
             return

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # what reads and writes packs is loaded when the first one is
     from replicate.worktree.index import Index
 
 MARKER_KEY = "ctl/v1"
+_WHEN_FULL = "free some space, or move the store with `store:` in replicate.yaml, and save again"
 _LEFTOVER_NS = 86_400 * 10**9
 _MAX_READERS = 8
 MARKER = b"replicate store, format 1\n"
@@ -95,14 +96,19 @@ class Elsewhere(NamedTuple):
     caches: str
 
 
-def open_elsewhere(place: str, transport: Transport, caches: str, limit_bytes: int | None = None) -> Elsewhere:
+def open_elsewhere(
+    place: str, transport: Transport, caches: str, limit_bytes: int | None = None, *, lists: bool = False
+) -> Elsewhere:
     """Look at a store that is to be read, in one request; what is read of a URL is kept in a folder in `caches`.
+
+    With `lists` its records are asked for in the same moment: whoever opens it lists them next.
 
     Raises:
         As `Repository.elsewhere`.
     """
     is_folder = isinstance(transport, LocalTransport)
     store = transport.root if isinstance(transport, LocalTransport) else place
+    begun = {"refs/": transport.list("refs/", details=False)} if lists and not is_folder else {}
     names = check_format(transport, store, by_size=not is_folder)
     if "v1" not in names:
         raise no_store_at(store)
@@ -113,7 +119,7 @@ def open_elsewhere(place: str, transport: Transport, caches: str, limit_bytes: i
         from replicate.transport.caching import CachingTransport
 
         limit = default_limit(caches) if limit_bytes is None else limit_bytes
-        transport = CachingTransport(transport, os.path.join(own, "blocks"), limit)
+        transport = CachingTransport(transport, os.path.join(own, "blocks"), limit, begun)
     return Elsewhere(store, transport, own)
 
 
@@ -173,7 +179,9 @@ class Repository:
         self.project = project
         self.host = host
         self.reporter = reporter
-        self.transport: Transport = transport or LocalTransport(project.store, durability=project.durability)
+        self.transport: Transport = transport or LocalTransport(
+            project.store, durability=project.durability, when_full=_WHEN_FULL
+        )
         self.refs = RefStore(self.transport, self._tell_damage)
         self._caches = caches
         if caches is None:
@@ -190,6 +198,7 @@ class Repository:
         caches: str,
         transport: Transport | None = None,
         limit_bytes: int | None = None,
+        lists: bool = False,
     ) -> Repository:
         """Open a store that is no project's, to read it.
 
@@ -203,12 +212,13 @@ class Repository:
             caches: The folder of this user's caches; it need not be there.
             transport: Of the place, if it is open already.
             limit_bytes: How much to keep there; by default 20 GB or a tenth of the disk, whichever is less.
+            lists: Its records are listed next, so that they are asked for already.
 
         Raises:
             StorageMissingError: There is no store. StorageError: It cannot be reached.
             UnsupportedFormatError: It needs a newer version. CorruptionError: Its marker is none.
         """
-        found = open_elsewhere(place, transport or open_store(place, host, options), caches, limit_bytes)
+        found = open_elsewhere(place, transport or open_store(place, host, options), caches, limit_bytes, lists=lists)
         # No path is in the project: its folder is one that nobody works in.
         own = Project(found.caches, found.place)
         return cls(own, host, reporter, found.transport, caches=found.caches)
@@ -330,7 +340,14 @@ class Repository:
         """Return the objects that locators lead to: those of the closures of their commits."""
         from replicate.objects.store import ObjectStore
 
-        return ObjectStore(self.transport, self.view(*locators), min(_MAX_READERS, self.host.cpu_count))
+        workers = min(_MAX_READERS, self.host.cpu_count)
+        return ObjectStore(self.transport, self.view(*locators), workers, self.evicted_to)
+
+    def evicted_to(self, pack: ObjectID) -> str:
+        """Return where a pack lies that is not in this store because it was evicted, "" if that is not known."""
+        from replicate.evicted import read_evicted
+
+        return next((one.place for one in read_evicted(self.project.store) if one.pack == pack), "")
 
     def find_objects(self, prefix: str, limit: int) -> Sequence[tuple[ObjectID, int]]:
         """Return up to `limit` (id, kind) of objects whose ids begin with some hex digits, as `all_objects` found."""
@@ -341,7 +358,7 @@ class Repository:
         from replicate.objects.store import ObjectStore
 
         self.index.refresh()
-        return ObjectStore(self.transport, self.index)
+        return ObjectStore(self.transport, self.index, evicted_to=self.evicted_to)
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:

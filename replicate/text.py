@@ -97,6 +97,12 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
 
 
+def printable_message(message: str) -> str:
+    """Return a message printable on one line, and what follows a last line's `hint: ` in it on another."""
+    what, hint, todo = message.rpartition("\nhint: ")
+    return printable(what) + hint + printable(todo)
+
+
 def printable_all(texts: Sequence[str]) -> Sequence[str]:
     """Return `printable` of each: one look where, as in most columns of a table, there is nothing to change."""
     return texts if "".join(texts).isprintable() else [printable(text) for text in texts]

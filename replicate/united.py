@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from replicate.config import Project
-from replicate.errors import ReplicateError, StorageError, StorageMissingError, StorageUnreachableError
+from replicate.errors import (
+    InvalidInputError,
+    ReplicateError,
+    StorageError,
+    StorageMissingError,
+    StorageUnreachableError,
+)
 from replicate.history import History
 from replicate.host import Host
 from replicate.liveness import Liveness, beats_in
@@ -17,6 +24,7 @@ from replicate.overview import Overview
 from replicate.refs.cache import ShardCache
 from replicate.reporting import Reporter
 from replicate.repository import Repository, open_elsewhere
+from replicate.text import format_age
 from replicate.transport import LocalTransport, Transport, is_url
 from replicate.transport.union import UnionTransport
 
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
 
 _ATTEMPTS, _ANSWER_SECONDS = 2, 4.5
 """How long a repository is waited for: while it has not answered, a person waits for what lies on this machine."""
+_BRIEF_SECONDS, _SILENCE_NS = 2.0, 60 * 10**9
+"""How long one is asked that was waited for in vain a moment ago, and how long that is a moment."""
 
 
 def open_united(project: Project, host: Host, reporter: Reporter, *, is_offline: bool = False) -> Repository:
@@ -72,6 +82,7 @@ class UnitedRepository(Repository):
         self._is_offline = is_offline
         self._elsewhere = elsewhere
         self._far_caches = ""
+        self._lists = False
         self._own = Repository(project, host, reporter)
         self.union = UnionTransport(self._own.transport, self._connect, self._tell_loss)
         super().__init__(project, host, reporter, self.union)
@@ -87,8 +98,17 @@ class UnitedRepository(Repository):
             raise StorageUnreachableError(
                 f"{place} is not asked, as REPLICATE_MODE is offline", operation="list", hint="unset REPLICATE_MODE"
             )
-        transport = self._elsewhere or self._open(place)
-        found = open_elsewhere(place, transport, self.cache_path("elsewhere"))
+        silent_ns = None if self._elsewhere else self._silent_ns()
+        transport = self._elsewhere or self._open(place, is_brief=silent_ns is not None)
+        try:
+            found = open_elsewhere(place, transport, self.cache_path("elsewhere"), lists=self._lists)
+        except StorageUnreachableError as exc:
+            if silent_ns is not None:
+                told = f"{exc.message}, asked once as it did not answer {format_age(silent_ns / 1e9)}"
+                raise StorageUnreachableError(told, key=exc.key, operation=exc.operation, hint=exc.hint) from exc
+            if self._elsewhere is None:
+                self._note_silence()
+            raise
         self._far_caches = found.caches
         if is_url(place) and self._elsewhere is None:
             from replicate.transport.remote import Patience, RemoteTransport
@@ -97,13 +117,31 @@ class UnitedRepository(Repository):
                 transport.be_patient(Patience())
         return found.transport
 
-    def _open(self, place: str) -> Transport:
+    def _open(self, place: str, *, is_brief: bool) -> Transport:
         if not is_url(place):
             return LocalTransport(place)
         from replicate.transport.remote import Patience, open_transport  # what needs fsspec is loaded for a URL only
 
         patience = Patience(attempts=_ATTEMPTS, longest_wait=0.5, timeout=_ANSWER_SECONDS)
+        if is_brief:
+            patience = Patience(attempts=1, timeout=_BRIEF_SECONDS)
         return open_transport(place, self.project.storage, patience=patience, host=self.host)
+
+    def _silent_ns(self) -> int | None:
+        """Return how long ago the repository was waited for in vain, if that was a moment ago, on this machine."""
+        try:
+            with open(self.cache_path("silent"), encoding="utf-8") as file:
+                noted, _, place = file.read().partition(" ")
+            age_ns = self.host.now_ns() - int(noted)
+        except (OSError, ValueError):
+            return None
+        return age_ns if place == self.project.repository and 0 <= age_ns < _SILENCE_NS else None
+
+    def _note_silence(self) -> None:
+        """Keep that the repository was waited for in vain, so that not every command does."""
+        if os.path.isdir(self.project.store):
+            with contextlib.suppress(OSError):
+                self._write_local(self.cache_path("silent"), f"{self.host.now_ns()} {self.project.repository}")
 
     def _tell_loss(self, error: ReplicateError) -> None:
         if self._is_offline:
@@ -117,6 +155,7 @@ class UnitedRepository(Repository):
 
     def history(self) -> History:
         """See `Repository.history`. It tells of every commit whether the repository has it."""
+        self._lists = True
         return History(Overview(self.refs, self._open_cache, self.union))
 
     def _open_cache(self) -> ShardCache:
@@ -143,7 +182,23 @@ class UnitedRepository(Repository):
         from replicate.objects.store import ObjectStore
 
         self.own.index.refresh()
-        return ObjectStore(self.union, _NearFirst(self))
+        return ObjectStore(self.union, _NearFirst(self), evicted_to=self.evicted_to)
+
+    @property
+    def place(self) -> str:
+        """The repository, as it is called in what this machine keeps of it."""
+        place = self.project.repository
+        if is_url(place):
+            from replicate.transport.remote.location import parse_location
+
+            with contextlib.suppress(InvalidInputError):  # told by who connects
+                place = parse_location(place).url
+        return place
+
+    def evicted_to(self, pack: ObjectID) -> str:
+        """See `Repository.evicted_to`. Of what lies in the repository, that tells itself why it cannot be read."""
+        place = super().evicted_to(pack)
+        return "" if place == self.place else place
 
     @functools.cached_property
     def liveness(self) -> Liveness:

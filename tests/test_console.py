@@ -75,8 +75,8 @@ def test_without_a_stream_the_stderr_of_the_moment_is_written_to(monkeypatch: py
 
 def test_what_a_terminal_would_obey_is_not_written() -> None:
     stream = io.StringIO()
-    ConsoleReporter(stream=stream).warn("not saved: \x1b[2J.txt\nsecond line\x07")
-    assert stream.getvalue() == "warning: not saved: ·[2J.txt\nsecond line·\n"
+    ConsoleReporter(stream=stream).warn("not saved: \x1b[2J.txt\nsecond line\nhint: look\x07")
+    assert stream.getvalue() == "warning: not saved: ·[2J.txt·second line\nhint: look·\n"
 
 
 def test_text_that_a_stream_cannot_encode_is_escaped(tmp_path: Path) -> None:

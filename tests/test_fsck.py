@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicate import threads
 from replicate.errors import InvalidInputError, UnsupportedFormatError
 from replicate.maintenance.fsck import LEVELS, fsck
 from replicate.maintenance.report import CAUSES, Damage, Report
@@ -889,6 +891,68 @@ def test_progress_is_told_and_ended(made: Experiment) -> None:
         ("checking checkpoints", 3, 0),
     ]
     assert told.done == {"checking records": 3, "checking packs": 6, "checking checkpoints": 3}
+
+
+class Together(MemoryTransport):
+    """A store whose packs are given out, the first time, only when so many are asked for at once."""
+
+    def __init__(self, keys: Mapping[str, bytes], together: int) -> None:
+        super().__init__()
+        for key, data in keys.items():
+            self.put(key, data)
+        self._left = {key for key in keys if key.startswith("packs/")}
+        self._barrier = threading.Barrier(together)
+
+    def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        if key in self._left and threading.current_thread() is not threading.main_thread():
+            self._left.remove(key)
+            self._barrier.wait(10)
+        return super().get(key, start, end)
+
+
+@pytest.mark.parametrize("level", [2, 4])
+def test_packs_are_read_side_by_side_and_told_in_order(made: Experiment, level: int) -> None:
+    sizes: list[int] = []
+
+    class Told(SilentReporter):
+        def advance(self, files: int, size_bytes: int, new_bytes: int = 0) -> None:
+            sizes.extend([size_bytes] if size_bytes else [])
+
+    keys = keys_of(made.transport)
+    packs = sorted(key for key in keys if key.startswith("packs/"))
+    report = fsck(Together(keys, len(packs)), "nowhere", Told(), level=level)
+    assert report == check(made.transport, level)
+    assert sizes == [len(keys[key]) for key in packs]
+
+
+def test_so_many_bytes_of_packs_are_read_at_a_time(made: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def hold(size: int) -> None:
+        with lock:
+            held["now"] += size
+            held["most"] = max(held["most"], held["now"])
+
+    class Reading(MemoryTransport):
+        def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+            data = super().get(key, start, end)
+            if threading.current_thread() is not threading.main_thread():
+                hold(len(data))
+            return data
+
+    class Judged(SilentReporter):
+        def advance(self, files: int, size_bytes: int, new_bytes: int = 0) -> None:
+            hold(-size_bytes)
+
+    monkeypatch.setattr(threads, "MAX_HELD_BYTES", 2_500_000)
+    transport = Reading()
+    for key, data in keys_of(made.transport).items():
+        transport.put(key, data)
+    report = fsck(transport, "nowhere", Judged(), level=4)
+    assert report.damage == ()
+    assert 1_000_000 < held["most"] <= 2_500_000 < report.pack_bytes
+    assert held["now"] == 0
 
 
 def test_a_damage_of_no_object_names_what_it_is() -> None:

@@ -153,7 +153,7 @@ def test_help_fits_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 
 def test_a_command_is_a_file_of_its_name() -> None:
-    shared = {"__init__", "options", "render", "difference", "holdings", "patches", "syncing", "tensors"}
+    shared = {"__init__", "options", "render", "difference", "holdings", "marks", "patches", "syncing", "tensors"}
     files = {path.stem for path in sources("replicate/cli")} - shared
     assert files == {name.replace("-", "_") for name in COMMANDS}
 

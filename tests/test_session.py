@@ -426,7 +426,7 @@ def test_a_full_disk_fails_the_save_and_the_next_one_is_fine_again(tmp_path: Pat
     project.write("a", "2")
     with pytest.raises(StorageFullError) as raised:
         project.save(session)
-    assert raised.value.hint == "free some space, or move the store with `store:` in replicate.yaml, and save again"
+    assert raised.value.hint == f"free some space on the disk of {store}, and repeat"
     assert session.head is first.base.record
     disk.is_full = False
     saved = project.save(session)

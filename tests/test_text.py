@@ -19,6 +19,7 @@ from replicate.text import (
     format_value,
     plural,
     printable,
+    printable_message,
     take,
 )
 
@@ -189,6 +190,19 @@ def test_numbers_are_aligned_at_their_points(cells: list[str], aligned: list[str
 )
 def test_what_a_terminal_would_obey_is_shown_as_a_dot(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("all is well", "all is well"),
+        ("no file a\nb", "no file a·b"),
+        ("no file a\nb\nhint: look\x1b[1m for it", "no file a·b\nhint: look·[1m for it"),
+        ("no file a\nhint: b\nhint: look for it", "no file a·hint: b\nhint: look for it"),
+    ],
+)
+def test_a_message_is_a_line_and_its_hint_another(message: str, shown: str) -> None:
+    assert printable_message(message) == shown
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import replicate
 from replicate.checkpoints import Checkpoint
 from replicate.errors import ReplicateError, StorageUnreachableError
 from replicate.history import History
+from replicate.host import Host
 from replicate.lifecycle import remove_experiment
 from replicate.maintenance.folding import DAY_NS, fold
 from replicate.objects.ids import ObjectID, blob_id
@@ -25,6 +26,7 @@ from replicate.restoring import checkout
 from replicate.summary import OpenSession
 from replicate.transport import KeyInfo, LocalTransport, MemoryTransport, Transport
 from replicate.transport.caching import CachingTransport
+from replicate.transport.remote import Patience
 from replicate.transport.union import UnionTransport
 from replicate.united import UnitedRepository, open_united
 from tests.conftest import Watch
@@ -420,6 +422,48 @@ def test_a_repository_of_a_newer_format_is_told_and_left_out(here: SampleProject
     storage.put("ctl/v2", b"")
     assert names(united(here, storage).history()) == ["first"]
     assert "has format 2" in here.events.warnings[0]
+
+
+def test_a_repository_that_hangs_is_waited_for_once_a_minute(
+    here: SampleProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, seconds = 10**18, []
+    storage: Transport = Breaking(MemoryTransport(), 0)
+
+    def opened(place: str, options: object, *, patience: Patience, host: Host) -> Transport:
+        seconds.append(patience.attempts * patience.timeout)
+        return storage
+
+    def told(place: str = URL) -> str:
+        here.events.warnings.clear()
+        config = dataclasses.replace(here.config, repository=place)
+        assert names(open_united(config, Host(now_ns=lambda: now), here.events).history()) == ["first"]
+        return here.events.warnings[0]
+
+    monkeypatch.setattr("replicate.transport.remote.open_transport", opened)
+    assert told().startswith("no answer; only what")
+    now += 20 * 10**9
+    assert told().startswith("no answer, asked once as it did not answer 20 s ago; only what")
+    now += 39 * 10**9
+    assert told("memory://another").startswith("no answer; only what")
+    assert told().startswith("no answer; only what")  # one place is kept
+    now += 60 * 10**9
+    assert told().startswith("no answer; only what")
+    now -= 10**9  # the clock was put back
+    assert told().startswith("no answer; only what")
+    assert seconds == [9.0, 2.0, 9.0, 9.0, 9.0, 9.0]
+
+
+def test_a_repository_that_answers_again_is_read(here: SampleProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    storages: list[Transport] = [Breaking(MemoryTransport(), 0), copied(here.store)]
+    config = dataclasses.replace(here.config, repository=URL)
+    monkeypatch.setattr("replicate.transport.remote.open_transport", lambda *given, **named: storages.pop(0))
+    expected: list[set[ObjectID] | None] = [None, set()]
+    for near in expected:
+        history = open_united(config, here.host, here.events).history()
+        assert names(history) == ["first"]
+        assert history.near_experiments == near
+    assert len(here.events.warnings) == 1
 
 
 # -- without a repository

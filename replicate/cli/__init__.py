@@ -153,7 +153,7 @@ def _usage_hint(exc: click.ClickException) -> str | None:
 def _tell(message: str, hint: str | None, code: int) -> int:
     for word, text in (("error", message), ("hint", hint)):
         if text:
-            click.echo("\n".join(map(printable, f"{word}: {text}".splitlines())), err=True)
+            click.echo(f"{word}: {printable(text)}", err=True)
     return code
 
 

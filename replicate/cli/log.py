@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from replicate.checkpoints import Checkpoint
-from replicate.cli.options import (
-    NOT_PUSHED,
-    StorePlace,
-    find_itself,
-    json_option,
-    mark_unpushed,
-    open_history,
-    pushed_json,
-    store_option,
-)
+from replicate.cli.marks import Marks, mark_unpushed
+from replicate.cli.options import StorePlace, find_itself, json_option, open_history, store_option
 from replicate.cli.render import (
     Cell,
     echo_json,
@@ -32,7 +24,6 @@ from replicate.cli.render import (
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
 from replicate.history import ExperimentHistory, History
-from replicate.objects.ids import ObjectID
 from replicate.presenting import describe_new
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
@@ -54,12 +45,13 @@ def command(revision: str | None, number: int | None, as_json: bool, store: Stor
     * marks what is not pushed yet. Exits with 1 when there is none.
     """
     repository, history = open_history(store)
+    marks = Marks(repository, history)
     if revision is None:
         records = history.newest_checkpoints(number)
         if as_json:
-            echo_json([_json(repository, history, history.experiment_of(record), record) for record in records])
+            echo_json([_json(repository, marks, history.experiment_of(record), record) for record in records])
         else:
-            _print_all(history, records)
+            _print_all(history, marks, records)
         return 0 if records else 1
     found = find_itself(history, revision)
     if found.path is not None:
@@ -70,18 +62,15 @@ def command(revision: str | None, number: int | None, as_json: bool, store: Stor
     records = list(experiment.checkpoints) if found.is_whole_experiment else _line(experiment, found.record)
     newest = list(reversed(records))[:number]
     if as_json:
-        echo_json([_json(repository, history, experiment, record) for record in newest])
+        echo_json([_json(repository, marks, experiment, record) for record in newest])
     else:
-        unpushed = history.near_commits(experiment.experiment_id) or ()
-        _print_one(repository, experiment, newest, unpushed, complete=len(newest) == len(records))
+        _print_one(repository, experiment, newest, marks, complete=len(newest) == len(records))
     return 0
 
 
-def _json(
-    repository: Repository, history: History, experiment: ExperimentHistory, record: CommitRecord
-) -> dict[str, Any]:
+def _json(repository: Repository, marks: Marks, experiment: ExperimentHistory, record: CommitRecord) -> dict[str, Any]:
     shown = Checkpoint(repository, record, repository.reporter, experiment.tags_of(record.commit_id)).to_json()
-    return shown | pushed_json(repository, history, experiment.experiment_id, record.commit_id)
+    return shown | marks.json(experiment.experiment_id, record.commit_id)
 
 
 def _line(experiment: ExperimentHistory, record: CommitRecord) -> list[CommitRecord]:
@@ -94,7 +83,7 @@ def _line(experiment: ExperimentHistory, record: CommitRecord) -> list[CommitRec
     return line[::-1]
 
 
-def _print_all(history: History, records: list[CommitRecord]) -> None:
+def _print_all(history: History, marks: Marks, records: list[CommitRecord]) -> None:
     if not records:
         click.echo("no checkpoints yet", err=True)
         return
@@ -105,23 +94,24 @@ def _print_all(history: History, records: list[CommitRecord]) -> None:
         experiment = history.experiment_of(record)
         name = experiment.name
         of = f"of {experiment.experiment_id.short}" + (f" {name}" if name else "")
-        unpushed = history.near_commits(record.name.experiment) or ()
+        unpushed = marks.commits(record.name.experiment)
         is_marked |= record.commit_id in unpushed
         heads.append([mark_unpushed(record.commit_id, unpushed), _step(record), of])
         metrics.append([texts[one] for one in _primary_first(texts, experiment)])
     _echo_rows(heads, metrics, [_tail(record) for record in records])
     if is_marked:
-        click.echo(NOT_PUSHED, err=True)
+        click.echo(marks.legend, err=True)
 
 
 def _print_one(
     repository: Repository,
     history: ExperimentHistory,
     records: list[CommitRecord],
-    unpushed: Collection[ObjectID],
+    marks: Marks,
     *,
     complete: bool,
 ) -> None:
+    unpushed = marks.commits(history.experiment_id)
     _print_title(Experiment(repository, history, repository.reporter), history)
     texts = _metrics(records)
     names = _primary_first({name for one in texts for name in one}, history)
@@ -136,7 +126,7 @@ def _print_one(
     if not complete:
         click.echo("  …")
     if any(record.commit_id in unpushed for record in (records if not complete else [*records, history.root])):
-        click.echo(NOT_PUSHED, err=True)
+        click.echo(marks.legend, err=True)
 
 
 def _print_title(experiment: Experiment, history: ExperimentHistory) -> None:

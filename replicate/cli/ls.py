@@ -11,15 +11,8 @@ from typing import Any
 
 import click
 
-from replicate.cli.options import (
-    NOT_PUSHED,
-    StorePlace,
-    json_option,
-    mark_unpushed,
-    open_history,
-    pushed_json,
-    store_option,
-)
+from replicate.cli.marks import Marks, mark_unpushed
+from replicate.cli.options import StorePlace, json_option, open_history, store_option
 from replicate.cli.render import (
     Cell,
     cell_text,
@@ -79,13 +72,14 @@ def command(
         _check_sort(experiments, wanted[0])
     experiments = [one for one in experiments if all(condition.matches(one) for condition in conditions)]
     experiments = sort_experiments(experiments, sort or "created-desc")[:number]
+    marks = Marks(repository, history)
     if as_json:
-        echo_json([one.to_json() | pushed_json(repository, history, one.summary.experiment_id) for one in experiments])
+        echo_json([one.to_json() | marks.json(one.summary.experiment_id) for one in experiments])
     elif quiet:
         for one in experiments:
             click.echo(one.id)
     elif experiments:
-        _table(experiments, show_all, list(dict.fromkeys(wanted)), history.near_experiments or ())
+        _table(experiments, show_all, list(dict.fromkeys(wanted)), marks)
     else:
         click.echo("no experiments" + (" match" if filters else " yet"), err=True)
     return 0 if experiments else 1
@@ -116,8 +110,9 @@ def _tell_unknown(experiments: list[Experiment], names: list[str]) -> None:
             click.echo(f"no experiment has {name!r}", err=True)
 
 
-def _table(experiments: list[Experiment], show_all: bool, wanted: list[str], unpushed: Collection[ObjectID]) -> None:
-    """Print a line for each; those of `unpushed` are marked."""
+def _table(experiments: list[Experiment], show_all: bool, wanted: list[str], marks: Marks) -> None:
+    """Print a line for each; those that are not pushed are marked."""
+    unpushed = marks.experiments
     params = _param_names(experiments, show_all)
     table = _columns(experiments, params, unpushed)
     _pin(table, experiments, wanted)
@@ -129,7 +124,7 @@ def _table(experiments: list[Experiment], show_all: bool, wanted: list[str], unp
             notes[number + 1] = (statuses, (first_line(one.exception), "red"))
     rows = zip(*(column.shown for column in table), strict=True)
     echo_table(list(rows), notes=notes, fit=not show_all)
-    tail = [NOT_PUSHED] if any(one.summary.experiment_id in unpushed for one in experiments) else []
+    tail = [marks.legend] if any(one.summary.experiment_id in unpushed for one in experiments) else []
     tail.append(plural(len(experiments), "experiment"))
     if dropped:
         more = f" and {len(dropped) - _NAMED:,} more" if len(dropped) > _NAMED else ""

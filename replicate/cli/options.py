@@ -6,20 +6,18 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
-from replicate.cli.render import Cell
 from replicate.config import cache_folder, find_project, mode, require_project, storage_options
 from replicate.console import ConsoleReporter
 from replicate.errors import InvalidInputError, StorageError
 from replicate.filters import parse_value
 from replicate.history import History
 from replicate.host import Host
-from replicate.objects.ids import ObjectID
 from replicate.repository import Repository
 from replicate.revisions import Resolution, resolve, resolve_itself
 from replicate.summary import ExperimentSummary
@@ -29,7 +27,6 @@ from replicate.united import open_united
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _MAX_ITEM_BYTES = 1 << 20
-NOT_PUSHED = "* not pushed yet"
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Tell warnings and errors only")
@@ -85,10 +82,11 @@ def store_option(function: _F) -> _F:
     return wrapped  # type: ignore[return-value]
 
 
-def open_repository(where: str | StorePlace, *, quiet: bool = False) -> Repository:
+def open_repository(where: str | StorePlace, *, quiet: bool = False, lists: bool = False) -> Repository:
     """Open a store: of the project that a folder lies in the one on this machine, for who writes to it.
 
     A `StorePlace` is read: the project's store together with the repository that it is copied to, or the place there.
+    With `lists` the records there are asked for at once.
     """
     reporter = ConsoleReporter(quiet=quiet)
     if isinstance(where, str):
@@ -96,12 +94,13 @@ def open_repository(where: str | StorePlace, *, quiet: bool = False) -> Reposito
     if where.place is None:
         project = require_project(where.directory)
         return open_united(project, Host(), reporter, is_offline=mode() == "offline")
-    return Repository.elsewhere(where.place, Host(), reporter, where.storage_options(), caches=cache_folder())
+    options = where.storage_options()
+    return Repository.elsewhere(where.place, Host(), reporter, options, caches=cache_folder(), lists=lists)
 
 
 def open_history(where: str | StorePlace) -> tuple[Repository, History]:
     """Open a store as `open_repository` does, and read its records."""
-    repository = open_repository(where)
+    repository = open_repository(where, lists=True)
     history = repository.history()
     for experiment in history.rootless:
         repository.reporter.warn(f"experiment {experiment.short} is incomplete: its start is not in the store")
@@ -117,24 +116,6 @@ def push_soon(repository: Repository) -> None:
     push = background_push(repository.project, repository.host)
     if push is not None:
         push.leave()
-
-
-def mark_unpushed(commit: ObjectID, unpushed: Collection[ObjectID]) -> Cell:
-    """Return the short id of a commit or an experiment, marked if the repository lacks it, or a commit of it."""
-    return commit.short + ("*" if commit in unpushed else ""), "yellow"
-
-
-def pushed_json(
-    repository: Repository, history: History, experiment: ObjectID, commit: ObjectID | None = None
-) -> dict[str, bool | None]:
-    """Return what `--json` tells of a commit, or of all those of an experiment: whether the repository has it.
-
-    It is null if that cannot be reached, and there is nothing to tell where the project's store is the only one.
-    """
-    if repository.own is repository:
-        return {}
-    unpushed = history.near_experiments if commit is None else history.near_commits(experiment)
-    return {"pushed": None if unpushed is None else (commit or experiment) not in unpushed}
 
 
 def find(history: History, revision: str, *, plumbing: bool = False, quiet: bool = False) -> Resolution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 
@@ -71,16 +72,11 @@ def command(
 def _follow(repository: Repository) -> int:
     """Push for the program whose pipe is our stdin until it has ended; return the exit code."""
     from replicate.sync.following import Following
-    from replicate.transport.remote import Patience
 
     os.nice(10)  # training comes first
-
-    def connect(patience: Patience) -> Transport:
-        return open_other(repository.project, None, repository.host, patience=patience)
-
-    brief = Patience(attempts=2, timeout=10.0)
+    connect = functools.partial(open_other, repository.project, None, repository.host)
     try:
-        remote, beats = connect(Patience()), connect(brief)
+        remote, beats = connect(is_patient=True), connect()
     except ReplicateError as exc:  # whoever started this is told
         note_outage(repository.project, repository.host, (exc.message, exc.hint or ""))
         raise
@@ -89,7 +85,7 @@ def _follow(repository: Repository) -> int:
         beats.require_store()
 
     def copy(reporter: Reporter, is_brief: bool) -> Copied:
-        to = connect(brief) if is_brief else remote
+        to = connect() if is_brief else remote  # not `beats`: a push that is answered makes it patient
         done = push(repository, to, jobs=_BACKGROUND_JOBS, reporter=reporter)
         if not done.left:
             evict_to_limit(repository, to, reporter)

@@ -13,6 +13,7 @@ from replicate.background import Outage, read_outage
 from replicate.cli.options import directory_option, json_option, open_history
 from replicate.cli.render import Cell, cell_text, echo_json, echo_table, json_path, name_commit, quote_path
 from replicate.comparing import compare_worktree
+from replicate.config import mode
 from replicate.console import ConsoleReporter
 from replicate.errors import InvalidInputError
 from replicate.evicted import EvictedPack, read_evicted
@@ -45,7 +46,7 @@ def command(as_json: bool, directory: str) -> None:
     running = [one for one in history.summaries if status(one, repository) == "running"]
     project = repository.project
     elsewhere = _look_elsewhere(repository) if project.repository else None
-    evicted = read_evicted(project.store) if project.repository else []
+    evicted = read_evicted(project.store)
     if as_json:
         outage = read_outage(project)
         echo_json(
@@ -64,10 +65,11 @@ def command(as_json: bool, directory: str) -> None:
         )
         return
     held = f"{_shown(project.store)}, {plural(len(history.summaries), 'experiment')}"
-    rows: list[list[Cell]] = [["store" if elsewhere else "repository", held]]
+    rows: list[list[Cell]] = [["store", held]]
     if elsewhere:
         rows.append(["repository", f"{elsewhere[0]}, {_describe(elsewhere[1])}"])
-        rows += [["", line] for line in (*_outage(read_outage(project)), *_partial(evicted))]
+        rows += [["", line] for line in (*_offline(), *_outage(read_outage(project)))]
+    rows += [["", line] for line in _partial(evicted, elsewhere[0] if elsewhere else "")]
     if running:
         rows.append(["running", ", ".join(_title(one) for one in running)])
     if head is None:
@@ -78,10 +80,11 @@ def command(as_json: bool, directory: str) -> None:
         rows.append(["worktree", f"{name}, {'with changes' if changes else 'no changes'}"])
         rows += [["", line] for line in _removed(of_head, head)]
     echo_table(rows)
+    indent = " " * (max(len(cell_text(row[0])) for row in rows) + 2)
     for change in changes[:_SHOWN]:
-        click.echo(f"            {change.letter}  {quote_path(change.path)}")
+        click.echo(f"{indent}{change.letter}  {quote_path(change.path)}")
     if len(changes) > _SHOWN:
-        click.echo(f"            … {len(changes) - _SHOWN:,} more, --json lists all")
+        click.echo(f"{indent}… {len(changes) - _SHOWN:,} more, --json lists all")
 
 
 def _look_elsewhere(repository: Repository) -> tuple[str, Pending]:
@@ -124,6 +127,10 @@ def _outage_json(outage: Outage) -> dict[str, str]:
     return {"since": json_time(to_datetime(outage.since_ns)), "message": outage.message, "hint": outage.hint}
 
 
+def _offline() -> list[str]:
+    return ["offline: nothing is pushed until REPLICATE_MODE is unset"] if mode() == "offline" else []
+
+
 def _outage(outage: Outage | None) -> list[str]:
     if outage is None:
         return []
@@ -131,12 +138,15 @@ def _outage(outage: Outage | None) -> list[str]:
     return [f"push fails since {since}: {outage.message}", *([f"hint: {outage.hint}"] if outage.hint else [])]
 
 
-def _partial(evicted: Sequence[EvictedPack]) -> list[str]:
-    """Return what is told of packs that were evicted."""
-    if not evicted:
-        return []
-    size = format_bytes(sum(one.size_bytes for one in evicted))
-    return [f"this machine's store is partial: {size} in {plural(len(evicted), 'pack')} lie only there"]
+def _partial(evicted: Sequence[EvictedPack], repository: str) -> list[str]:
+    """Return what is told of packs that were evicted; projects that share a store may have several repositories."""
+    told = []
+    for place in sorted({one.place for one in evicted}):
+        sizes = [one.size_bytes for one in evicted if one.place == place]
+        where = "there" if place == repository else f"in {place}"
+        packs = plural(len(sizes), "pack")
+        told.append(f"this machine's store is partial: {format_bytes(sum(sizes))} in {packs} lie only {where}")
+    return told
 
 
 def _removed(experiment: ExperimentHistory | None, head: CommitRecord) -> list[str]:

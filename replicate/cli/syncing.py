@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -18,10 +18,7 @@ from replicate.objects.ids import ObjectID
 from replicate.reporting import Reporter
 from replicate.sync import Copied, Selection, is_damage
 from replicate.text import format_bytes, plural
-from replicate.transport import LocalTransport, Transport, is_url
-
-if TYPE_CHECKING:
-    from replicate.transport.remote import Patience
+from replicate.transport import LocalTransport, Transport
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _TOLD_FAILURES = 5
@@ -42,15 +39,15 @@ def sync_options(function: _F) -> _F:
     return function
 
 
-def open_other(project: Project, given: str | None, host: Host, *, patience: Patience | None = None) -> Transport:
+def open_other(project: Project, given: str | None, host: Host, *, is_patient: bool = False) -> Transport:
     """Return the other store: the one that was named, else that of `replicate.yaml`.
 
-    `patience` is how long storage elsewhere is tried until it has answered: a person waits.
+    Storage elsewhere that does not answer is given up soon, as a person waits; with `is_patient` only after minutes.
 
     Raises:
         InvalidInputError: None is named, or it is the project's own.
     """
-    from replicate.transport.remote import open_transport
+    from replicate.transport.remote import Patience, open_transport
 
     place = project.repository if given is None else given
     if not place:
@@ -58,10 +55,7 @@ def open_other(project: Project, given: str | None, host: Host, *, patience: Pat
             "there is no other store to copy from or to",
             hint="name one with -R URL, or as `repository: URL` in replicate.yaml",
         )
-    if patience is None and is_url(place):
-        from replicate.transport.remote import Patience
-
-        patience = Patience(attempts=2, timeout=10.0)
+    patience = None if is_patient else Patience(attempts=2, timeout=10.0)
     options = StorePlace(project.root, place).storage_options()
     transport = open_transport(place, options, patience=patience, host=host)
     if isinstance(transport, LocalTransport) and os.path.realpath(transport.root) == os.path.realpath(project.store):

@@ -1,9 +1,9 @@
-"""Packs under check: their footers, or with level 4 every byte of them. One pack is in memory at a time."""
+"""Packs under check: their footers, or with level 4 every byte of them. Some are read while one is looked into."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from replicate.errors import CorruptionError, KeyNotFoundError, ReplicateError, StorageError
 from replicate.maintenance.report import Findings
@@ -21,6 +21,7 @@ from replicate.objects.pack import (
     verify_name,
 )
 from replicate.reporting import Reporter
+from replicate.threads import DEFAULT_JOBS, side_by_side
 from replicate.transport import Transport
 
 _KEPT_ENTRIES = 200_000
@@ -88,38 +89,53 @@ class Packs:
     def check(self, wanted: Iterable[ObjectID], reporter: Reporter) -> None:
         """Check packs, each once: footers (level 2), or names, headers and every frame too (levels 3 and 4)."""
         packs = sorted(pack for pack in wanted if pack in self._sizes)
+        if self._everything:
+            self._read_whole.update(packs)
+        tasks = [(pack, self._sizes[pack] if self._is_read_whole(pack) else 0) for pack in packs]
         reporter.begin("checking packs", len(packs), sum(self._sizes[pack] for pack in packs))
         try:
-            for pack in packs:
-                self._check(pack, self._check_bytes if self._everything else self._check_footer)
+            for pack, found in side_by_side(tasks, self._read, DEFAULT_JOBS, in_order=True):
+                self._judge(pack, found)
+                del found  # before others are read
                 reporter.advance(1, self._sizes[pack])
         finally:
             reporter.finish()
 
-    def _check(self, pack: ObjectID, check: Callable[[ObjectID], None]) -> None:
-        try:
-            check(pack)
-        except StorageError as exc:
-            self._lose(pack, "unreadable", exc.message)
-        except KeyNotFoundError:
-            self._lose(pack, "pack-missing", f"pack {pack.hex()} was listed, but it is not there")
-
-    def _check_footer(self, pack: ObjectID) -> None:
-        try:
-            self._keep(pack, read_footer(self._transport, pack, self._sizes[pack]))
-        except CorruptionError as exc:
-            self._lose(pack, "pack-footer", exc.message)
-
     def read_all(self, pack: ObjectID) -> None:
         """Check every byte of a listed pack, if that was not done: it does not hold what a locator says of it."""
-        if pack not in self._read_whole:
-            self._check(pack, self._check_bytes)
-
-    def _check_bytes(self, pack: ObjectID) -> None:
+        if pack in self._read_whole:
+            return
         self._read_whole.add(pack)
-        if self._sizes[pack] > MAX_PACK_BYTES:
-            return self._check_footer(pack)
-        entries, wrong, bad = examine(self._transport.get(pack_key(pack)), pack)
+        try:
+            self._judge(pack, self._read(pack))
+        except ReplicateError as exc:
+            self._judge(pack, exc)
+
+    def _is_read_whole(self, pack: ObjectID) -> bool:
+        return pack in self._read_whole and self._sizes[pack] <= MAX_PACK_BYTES
+
+    def _read(self, pack: ObjectID) -> bytes | Sequence[Entry]:
+        """Return every byte of a pack, or what its footer lists."""
+        if self._is_read_whole(pack):
+            return self._transport.get(pack_key(pack))
+        return read_footer(self._transport, pack, self._sizes[pack])
+
+    def _judge(self, pack: ObjectID, found: bytes | Sequence[Entry] | ReplicateError) -> None:
+        if isinstance(found, bytes):
+            self._examine(pack, found)
+        elif isinstance(found, CorruptionError):
+            self._lose(pack, "pack-footer", found.message)
+        elif isinstance(found, StorageError):
+            self._lose(pack, "unreadable", found.message)
+        elif isinstance(found, KeyNotFoundError):
+            self._lose(pack, "pack-missing", f"pack {pack.hex()} was listed, but it is not there")
+        elif isinstance(found, ReplicateError):
+            raise found
+        else:
+            self._keep(pack, found)
+
+    def _examine(self, pack: ObjectID, data: bytes) -> None:
+        entries, wrong, bad = examine(data, pack)
         if wrong or bad:
             first = next(iter(bad.values()), None)
             kind = "pack-bytes" if wrong else "pack-content"
@@ -136,7 +152,6 @@ class Packs:
         self._bad[pack] = frozenset(entry.offset for entry in bad)
         if pack not in self._without_footer:
             self._keep(pack, entries)
-        return None
 
     def _lose(self, pack: ObjectID, kind: str, why: str) -> None:
         self._without_footer.add(pack)

@@ -6,7 +6,6 @@ Only advice: what is read is checked by who reads it. A transport that has no us
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from replicate.errors import KeyNotFoundError
@@ -14,6 +13,7 @@ from replicate.objects.codecs import BASED, Encoding
 from replicate.objects.ids import ID_BYTES, Kind, ObjectID
 from replicate.objects.locator import Locations
 from replicate.objects.pack import FRAME, Place, pack_key
+from replicate.threads import worker_pool
 from replicate.transport import Range, ReadsAhead, Transport
 
 WINDOW_BYTES = 32 << 20
@@ -60,8 +60,7 @@ class Ahead:
         if not self.is_useful:
             yield from items
             return
-        pool = ThreadPoolExecutor(1, "replicate-ahead")
-        try:
+        with worker_pool(1, "replicate-ahead") as pool:
             windows = self._windows(items, needs)
             window, needed = next(windows, ([], []))
             coming = pool.submit(self.expect, needed)
@@ -71,8 +70,6 @@ class Ahead:
                 coming = pool.submit(self.expect, needed)
                 yield from window
                 window = following
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _windows(
         self, items: Sequence[_T], needs: Callable[[_T], Sequence[ObjectID]]

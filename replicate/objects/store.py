@@ -19,6 +19,7 @@ from replicate.errors import (
     KeyNotFoundError,
     ObjectNotFoundError,
     ReplicateError,
+    StorageUnreachableError,
     UnsupportedFormatError,
 )
 from replicate.objects.ahead import WINDOW_BYTES, Ahead
@@ -31,6 +32,7 @@ from replicate.objects.locator import Locations
 from replicate.objects.model import Commit, TreeEntry, decode_commit, decode_tree, directory_size
 from replicate.objects.pack import Place, frame_payload, pack_key
 from replicate.objects.turns import Turns
+from replicate.threads import worker_pool
 from replicate.transport import ReadsAhead, Transport, read_sound
 
 _ELSEWHERE = (CorruptionError, UnsupportedFormatError, ObjectNotFoundError)  # another copy may be sound
@@ -53,12 +55,20 @@ class ObjectStore:
         transport: The store.
         locations: Where its objects lie.
         workers: Threads that decode the pieces of a big blob ahead of who reads it.
+        evicted_to: Returns where a pack lies that was given up here, "" if it was not.
     """
 
-    def __init__(self, transport: Transport, locations: Locations, workers: int = 1) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        locations: Locations,
+        workers: int = 1,
+        evicted_to: Callable[[ObjectID], str] = lambda pack: "",
+    ) -> None:
         self._transport = transport
         self._locations = locations
         self._workers = workers
+        self._evicted_to = evicted_to
         self._ahead = Ahead(transport, locations)
 
     def expect(self, wanted: Iterable[ObjectID]) -> None:
@@ -104,7 +114,7 @@ class ObjectStore:
         `claimed_bytes` is what the tree says of a blob; one that disagrees is not assembled.
 
         Raises:
-            ObjectNotFoundError: The store lacks it, or a piece or base of it.
+            ObjectNotFoundError: The store lacks it, or a piece or base of it; or that was evicted, and lies elsewhere.
             CorruptionError: What is stored is not this object; names object and pack.
             UnsupportedFormatError: It is stored in an encoding of a later version.
         """
@@ -130,9 +140,10 @@ class ObjectStore:
             return
         _check_length(wanted, sum(chunk.length for chunk in chunks), claimed_bytes)
         hasher = blake3()
-        for data in self._side_by_side(chunks, lambda number, chunk: self.read_chunk(chunk, wanted)):
-            hasher.update(data)
-            yield data
+        with worker_pool(self._workers, "replicate-read") as pool:
+            for data in self._side_by_side(chunks, lambda number, chunk: self.read_chunk(chunk, wanted), pool):
+                hasher.update(data)
+                yield data
         _check_whole(wanted, hasher)
 
     def copy_blob(
@@ -175,8 +186,9 @@ class ObjectStore:
             turns.next()
             return chunk.length
 
-        for length in self._side_by_side(chunks, work):
-            advance(length)
+        with worker_pool(self._workers, "replicate-read") as pool:
+            for length in self._side_by_side(chunks, work, pool):
+                advance(length)
         _check_whole(wanted, hasher)
 
     def in_turn(self, wanted: Sequence[ObjectID]) -> Iterator[ObjectID]:
@@ -204,7 +216,9 @@ class ObjectStore:
                     raise
         return [Chunk(wanted, whole[0].raw_length)]
 
-    def _side_by_side(self, chunks: Sequence[Chunk], work: Callable[[int, Chunk], _T]) -> Iterator[_T]:
+    def _side_by_side(
+        self, chunks: Sequence[Chunk], work: Callable[[int, Chunk], _T], pool: ThreadPoolExecutor
+    ) -> Iterator[_T]:
         """Yield what `work` makes of chunks and their numbers, in order, while threads work on a few that follow."""
         coming = self._ahead.in_windows(list(enumerate(chunks)), lambda one: [one[1].object_id])
         if self._workers < 2:
@@ -214,20 +228,16 @@ class ObjectStore:
         waiting: deque[tuple[int, Future[_T]]] = deque()
         held = 0
         bytes(_GIVEN_BACK_BYTES)  # the C library keeps freed memory of such sizes for later once this was freed
-        pool = ThreadPoolExecutor(self._workers, "replicate-read")
-        try:
-            for number, chunk in coming:
-                held += chunk.length
-                while waiting and (len(waiting) > self._workers or held > _MAX_AHEAD_BYTES):
-                    length, first = waiting.popleft()
-                    found = first.result()
-                    held -= length
-                    yield found
-                waiting.append((chunk.length, pool.submit(work, number, chunk)))
-            while waiting:
-                yield waiting.popleft()[1].result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for number, chunk in coming:
+            held += chunk.length
+            while waiting and (len(waiting) > self._workers or held > _MAX_AHEAD_BYTES):
+                length, first = waiting.popleft()
+                found = first.result()
+                held -= length
+                yield found
+            waiting.append((chunk.length, pool.submit(work, number, chunk)))
+        while waiting:
+            yield waiting.popleft()[1].result()
 
     def read_chunk(self, chunk: Chunk, whole: ObjectID) -> bytes:
         """Return one chunk of the blob `whole`, verified by the chunk's id and length."""
@@ -278,8 +288,8 @@ class ObjectStore:
         origin = places[0].entry.offset
         stop = max(place.entry.offset + place.entry.length for place in places)
         try:
-            data = memoryview(self._transport.get(pack_key(places[0].pack), origin, stop))
-        except KeyNotFoundError:
+            data = self._get(places[0], origin, stop)
+        except (KeyNotFoundError, ObjectNotFoundError):
             data = memoryview(b"")
 
         def frame(place: Place) -> memoryview:
@@ -330,10 +340,25 @@ class ObjectStore:
         entry = place.entry
         key = pack_key(place.pack)
         try:
-            return memoryview(self._transport.get(key, entry.offset, entry.offset + entry.length))
+            return self._get(place, entry.offset, entry.offset + entry.length)
         except KeyNotFoundError as exc:
             raise CorruptionError(
                 f"object {entry.object_id.hex()} cannot be read: pack {place.pack.hex()} is missing", where=key
+            ) from exc
+
+    def _get(self, place: Place, start: int, end: int) -> memoryview:
+        """Return bytes of an object's pack; where it is known to lie elsewhere, that is told."""
+        try:
+            return memoryview(self._transport.get(pack_key(place.pack), start, end))
+        except (KeyNotFoundError, StorageUnreachableError) as exc:
+            elsewhere = self._evicted_to(place.pack)
+            if not elsewhere:
+                raise
+            wanted = place.entry.object_id.hex()
+            raise ObjectNotFoundError(
+                f"object {wanted} cannot be read here: it was evicted, and lies in {elsewhere}",
+                object_id=wanted,
+                hint=f"read it there with -R {elsewhere}, or bring it back: `replicate pull -R {elsewhere} EXPERIMENT`",
             ) from exc
 
     def _read_again(self, place: Place) -> memoryview:

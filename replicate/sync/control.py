@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from replicate.errors import ConflictError, StorageMissingError, StorageReplacedError
 from replicate.host import Host
-from replicate.repository import MARKER, MARKER_KEY, check_format, check_readable, check_writable
+from replicate.repository import MARKER, MARKER_KEY, check_format, check_writable
 from replicate.sync.transfer import place_of
 from replicate.transport import LocalTransport, Transport
 
@@ -126,24 +126,21 @@ def identity_of(names: Collection[str]) -> Identity:
 
 
 def read_control(transport: Transport) -> Collection[str]:
-    """Return the control keys of a store, without `ctl/`, in one request.
+    """Return the control keys of a store, without `ctl/`, in one request, unless its marker has an odd size.
 
     Raises:
         StorageMissingError: There is no store. UnsupportedFormatError: It is of a newer format.
         CorruptionError: Its marker is none.
     """
     place = place_of(transport)
-    found = {info.key.removeprefix("ctl/"): info.size for info in transport.list("ctl/")}
-    check_readable(found, place)
-    if "v1" not in found:
+    names = check_format(transport, place, by_size=True)
+    if "v1" not in names:
         raise StorageMissingError(
             f"there is no store at {place}",
             operation="list",
             hint="correct the place, or make a store there with `replicate push --create`",
         )
-    if found["v1"] != len(MARKER):
-        check_format(transport, place)  # reads it
-    return found
+    return names
 
 
 def create_store(transport: Transport, host: Host) -> bool:
@@ -178,5 +175,4 @@ def create_store(transport: Transport, host: Host) -> bool:
 
 
 def _is_store(transport: Transport) -> bool:
-    check_format(transport, place_of(transport))
-    return any(info.key == MARKER_KEY for info in transport.list(MARKER_KEY))
+    return "v1" in check_format(transport, place_of(transport))

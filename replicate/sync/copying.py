@@ -25,7 +25,8 @@ from replicate.refs import RecordName
 from replicate.reporting import Reporter
 from replicate.sync.control import Control
 from replicate.sync.planning import Failure, Plan, Step, batches, count_kinds, is_root
-from replicate.sync.transfer import copy_pack, side_by_side
+from replicate.sync.transfer import copy_pack
+from replicate.threads import side_by_side
 from replicate.transport import Transport
 
 _BATCH_BYTES = 1 << 30

@@ -26,8 +26,9 @@ from replicate.sync.control import Control
 from replicate.sync.journal import Journal
 from replicate.sync.planning import Reader
 from replicate.sync.pushing import open_journal
-from replicate.sync.transfer import DEFAULT_JOBS, pack_sizes, side_by_side
+from replicate.sync.transfer import pack_sizes
 from replicate.text import format_bytes, plural
+from replicate.threads import DEFAULT_JOBS, side_by_side
 from replicate.transport import LocalTransport, Transport
 from replicate.transport.blocks import default_limit
 

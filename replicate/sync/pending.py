@@ -8,7 +8,8 @@ from replicate.repository import Repository
 from replicate.sync.contents import Contents
 from replicate.sync.journal import last_known
 from replicate.sync.planning import Reader, count_kinds
-from replicate.sync.transfer import DEFAULT_JOBS, pack_sizes
+from replicate.sync.transfer import pack_sizes
+from replicate.threads import DEFAULT_JOBS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from replicate.errors import CorruptionError, ReplicateError
@@ -11,8 +12,10 @@ from replicate.objects.frames import FrameRef
 from replicate.objects.ids import ID_BYTES, ObjectID
 from replicate.refs import CommitRecord, Record, RecordName, StartRecord, UnknownRecord
 from replicate.refs.records import Packset
+from replicate.reporting import Reporter
 from replicate.sync.contents import Contents
-from replicate.sync.transfer import side_by_side
+from replicate.threads import side_by_side
+from replicate.transport import Transport
 
 Selection = Mapping[ObjectID, frozenset[ObjectID] | None]
 """Experiments, and of each the checkpoints that are meant: None for all."""
@@ -192,6 +195,74 @@ def _named_packs(record: UnknownRecord) -> Packset:
     if not isinstance(listed, list) or any(type(one) is not bytes or len(one) != ID_BYTES for one in listed):
         raise CorruptionError(f"{record.name.key} names packs in a way that is not known", where=record.name.key)
     return Packset(frozenset(ObjectID(one) for one in listed))
+
+
+class Planner(ABC):
+    """Finds out what is to be copied out of a store, and reads its records for that.
+
+    Args:
+        source: The store.
+        experiments: Which, and which of their checkpoints; None for everything.
+        reporter: Hears of damage.
+        jobs: How many requests at a time.
+        undone: What is not done with what is damaged: `pushed`.
+        known: Keys of records that need not be copied.
+
+    Attributes:
+        is_empty: Whether there is nothing in the source to begin with.
+    """
+
+    def __init__(
+        self,
+        source: Transport,
+        experiments: Selection | None,
+        reporter: Reporter,
+        jobs: int,
+        *,
+        undone: str,
+        known: Set[str] = frozenset(),
+    ) -> None:
+        self._source = source
+        self._experiments = experiments
+        self._reporter = reporter
+        self._jobs = jobs
+        self._undone = undone
+        self._known = known
+        self.is_empty = False
+        self._reader: Reader
+
+    def read_body(self, name: RecordName) -> bytes | None:
+        """Return the bytes of a record of the plan; None when it is gone."""
+        found = self._reader.read(name)
+        return found[1] if found else None
+
+    def plan(self) -> Plan:
+        """Return what is to be copied. What is folded while it is read is found in its catalog (I2)."""
+        contents = self._look()
+        plan = self._plan(contents)
+        return self._plan(self._look()) if contents.is_outdated else plan
+
+    @abstractmethod
+    def _lacking(self, steps: list[Step]) -> tuple[list[Step], dict[ObjectID, int]]:
+        """Return those of the source's steps that the target lacks, and the packs to be copied with their bytes."""
+
+    def _sources(self, contents: Contents) -> Sequence[Contents]:
+        """Return where records are read from, when this is what the source holds."""
+        return [contents]
+
+    def _plan(self, contents: Contents) -> Plan:
+        names = contents.names(self._known)
+        self.is_empty = contents.is_empty
+        self._reader = Reader(self._sources(contents), self._tell, self._jobs)
+        wanted = [name for name in names if is_wanted(name, self._experiments)]
+        steps, packs = self._lacking(list(self._reader.steps(wanted)))
+        return Plan(steps, packs, self._reader.failures, self._reader.unreadable)
+
+    def _look(self) -> Contents:
+        return Contents(self._source, self._experiments, self._tell, self._jobs)
+
+    def _tell(self, error: CorruptionError) -> None:
+        self._reporter.warn(f"{error.message}; it is not {self._undone}")
 
 
 def batches(

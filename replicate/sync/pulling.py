@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from replicate.history import History
+from replicate.objects.ids import ObjectID
 from replicate.overview import Overview
-from replicate.refs import RecordName, RefStore
+from replicate.refs import RefStore
 from replicate.refs.cache import ShardCache
 from replicate.reporting import Reporter
 from replicate.repository import Repository
@@ -14,8 +15,9 @@ from replicate.sync.contents import Contents
 from replicate.sync.control import Control, identity_of, read_control
 from replicate.sync.copying import Copied, Copying, planned
 from replicate.sync.journal import Journal
-from replicate.sync.planning import Plan, Reader, Selection, Step, is_wanted
-from replicate.sync.transfer import DEFAULT_JOBS, pack_sizes, place_of
+from replicate.sync.planning import Planner, Selection, Step
+from replicate.sync.transfer import pack_sizes, place_of
+from replicate.threads import DEFAULT_JOBS
 from replicate.transport import Transport
 
 
@@ -83,7 +85,7 @@ def remote_history(repository: Repository, remote: Transport, reporter: Reporter
     return History(Overview(refs, lambda: ShardCache(path)))
 
 
-class _Pulling:
+class _Pulling(Planner):
     """Finds out what is to be pulled."""
 
     def __init__(
@@ -94,46 +96,23 @@ class _Pulling:
         reporter: Reporter,
         jobs: int,
     ) -> None:
+        super().__init__(remote, experiments, reporter, jobs, undone="pulled")
         self._transport = repository.transport
-        self._remote = remote
-        self._experiments = experiments
-        self._reporter = reporter
-        self._jobs = jobs
-        self.is_empty = False
-        self._reader: Reader
+        self._here: Contents
 
-    def read_body(self, name: RecordName) -> bytes | None:
-        """Return the bytes of a record of the plan."""
-        found = self._reader.read(name)
-        return found[1] if found else None
+    def _sources(self, contents: Contents) -> Sequence[Contents]:
+        self._here = Contents(self._transport, self._experiments, lambda error: None, self._jobs)
+        return [self._here, contents]
 
-    def plan(self) -> Plan:
-        """Return what is to be copied. What is folded while it is read is found in its catalog (I2)."""
-        there = self._look(self._remote)
-        plan = self._plan(there)
-        return self._plan(self._look(self._remote)) if there.is_outdated else plan
-
-    def _look(self, transport: Transport) -> Contents:
-        return Contents(transport, self._experiments, lambda error: self._tell(error.message), self._jobs)
-
-    def _tell(self, message: str) -> None:
-        self._reporter.warn(f"{message}; it is not pulled")
-
-    def _plan(self, there: Contents) -> Plan:
-        names = there.names()
-        self.is_empty = there.is_empty
-        here = Contents(self._transport, self._experiments, lambda error: None, self._jobs)
-        self._reader = Reader([here, there], lambda error: self._tell(error.message), self._jobs)
-        steps = list(self._reader.steps(name for name in names if is_wanted(name, self._experiments)))
-        here_sizes = pack_sizes(self._transport, {pack for step in steps for pack in step.packs}, self._jobs)
+    def _lacking(self, steps: list[Step]) -> tuple[list[Step], dict[ObjectID, int]]:
+        here = pack_sizes(self._transport, {pack for step in steps for pack in step.packs}, self._jobs)
         steps = [
             step
             for step in steps
-            if not (here_sizes.keys() >= set(step.packs) and here.holds(step.name, step.size_bytes))
+            if not (here.keys() >= set(step.packs) and self._here.holds(step.name, step.size_bytes))
         ]
         relied = {pack for step in steps for pack in step.packs}
-        sizes = pack_sizes(self._remote, relied, self._jobs)
+        there = pack_sizes(self._source, relied, self._jobs)
         # What is here in another length was cut short: no record that is published now may rely on it.
-        missing = [pack for pack in relied if here_sizes.get(pack, -1) != sizes.get(pack, here_sizes.get(pack))]
-        sized = {pack: sizes.get(pack, 0) for pack in missing}
-        return Plan(steps, sized, self._reader.failures, self._reader.unreadable)
+        missing = [pack for pack in relied if here.get(pack, -1) != there.get(pack, here.get(pack))]
+        return steps, {pack: there.get(pack, 0) for pack in missing}

@@ -12,16 +12,16 @@ from replicate.errors import ReplicateError, StorageReplacedError
 from replicate.evicted import EvictedPack, read_evicted, write_evicted
 from replicate.objects.ids import ObjectID
 from replicate.objects.pack import HEADER, is_reproducible, pack_key
-from replicate.refs import RecordName
 from replicate.reporting import Reporter
 from replicate.repository import Repository
 from replicate.sync.contents import Contents
 from replicate.sync.control import Control
 from replicate.sync.copying import Copied, Copying, planned
 from replicate.sync.journal import Journal
-from replicate.sync.planning import Plan, Reader, Selection, Step, is_wanted
-from replicate.sync.transfer import DEFAULT_JOBS, look_for, pack_sizes
+from replicate.sync.planning import Plan, Planner, Selection, Step
+from replicate.sync.transfer import look_for, pack_sizes
 from replicate.text import plural
+from replicate.threads import DEFAULT_JOBS
 from replicate.transport import Transport
 
 _MIN_SHARED_BYTES = 1 << 20
@@ -108,7 +108,7 @@ def open_journal(repository: Repository, control: Control, *, read_only: bool) -
     return Journal(repository.local_path("journal"), control.place, control.identity, read_only=read_only)
 
 
-class _Pushing:
+class _Pushing(Planner):
     """Finds out what is to be pushed. `elsewhere`: packs that records here need and only the remote has, with bytes."""
 
     def __init__(
@@ -120,47 +120,19 @@ class _Pushing:
         reporter: Reporter,
         jobs: int,
     ) -> None:
-        self._transport = repository.transport
+        super().__init__(repository.transport, experiments, reporter, jobs, undone="pushed", known=journal.records)
         self._remote = remote
-        self._experiments = experiments
         self._journal = journal
-        self._reporter = reporter
-        self._jobs = jobs
-        self.is_empty = False
         self.elsewhere: dict[ObjectID, int] = {}
-        self._reader: Reader
 
-    def read_body(self, name: RecordName) -> bytes | None:
-        """Return the bytes of a record of the plan."""
-        found = self._reader.read(name)
-        return found[1] if found else None
-
-    def plan(self) -> Plan:
-        """Return what is to be copied. What is folded while it is read is found in its catalog (I2)."""
-        local = self._look_here()
-        plan = self._plan(local)
-        return self._plan(self._look_here()) if local.is_outdated else plan
-
-    def _look_here(self) -> Contents:
-        return Contents(self._transport, self._experiments, lambda error: self._tell(error.message), self._jobs)
-
-    def _tell(self, message: str) -> None:
-        self._reporter.warn(f"{message}; it is not pushed")
-
-    def _plan(self, local: Contents) -> Plan:
-        names = local.names(self._journal.records)
-        self.is_empty = local.is_empty
-        wanted = [name for name in names if is_wanted(name, self._experiments)]
-        self._reader = Reader([local], lambda error: self._tell(error.message), self._jobs)
-        steps = list(self._reader.steps(wanted))
+    def _lacking(self, steps: list[Step]) -> tuple[list[Step], dict[ObjectID, int]]:
         packs = {pack for step in steps for pack in step.packs} - self._journal.packs
-        sizes = pack_sizes(self._transport, packs, self._jobs)
+        sizes = pack_sizes(self._source, packs, self._jobs)
         unknown = {step.name.experiment for step in steps if not self._journal.knows(step.name.experiment)}
         if unknown:
             steps = self._look_there(steps, unknown, sizes)
         self._look_for_shared([step for step in steps if step.name.experiment not in unknown], sizes)
-        missing = {pack: sizes.get(pack, 0) for pack in packs - self._journal.packs}
-        return Plan(steps, missing, self._reader.failures, self._reader.unreadable)
+        return steps, {pack: sizes.get(pack, 0) for pack in packs - self._journal.packs}
 
     def _look_there(
         self, steps: Sequence[Step], unknown: Collection[ObjectID], sizes: dict[ObjectID, int]
@@ -206,6 +178,6 @@ class _Pushing:
 
     def _may_be_shared(self, pack: ObjectID) -> bool:
         try:
-            return is_reproducible(self._transport.get(pack_key(pack), 0, HEADER.size))
+            return is_reproducible(self._source.get(pack_key(pack), 0, HEADER.size))
         except ReplicateError:  # copying it will tell
             return False

@@ -1,68 +1,17 @@
-"""Many things at a time, but only so many bytes. SPEC §12."""
+"""One pack from one store to another, and which packs a store has. SPEC §12."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Iterator
 
 from replicate.errors import CorruptionError, KeyNotFoundError, ReplicateError
 from replicate.objects.ids import ObjectID, pack_id
 from replicate.objects.pack import pack_key
+from replicate.threads import side_by_side
 from replicate.transport import KeyInfo, Transport
 
-DEFAULT_JOBS = 8
-MAX_HELD_BYTES = 192 << 20
 _PAGE = 1_000
 _DAMAGED_HINT = "`replicate fsck` tells what it affects; the checkpoints that need it are not copied"
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def side_by_side(
-    tasks: Iterable[tuple[T, int]],
-    act: Callable[[T], R],
-    jobs: int,
-    *,
-    is_over: Callable[[], bool] = lambda: False,
-    most_bytes: int = MAX_HELD_BYTES,
-) -> Iterator[tuple[T, R | ReplicateError]]:
-    """Do tasks in threads and yield what became of each, in the order in which they end.
-
-    Args:
-        tasks: Each with the bytes that it holds in memory while it is done.
-        act: Does one; a `ReplicateError` that it raises is yielded, anything else ends it all.
-        jobs: How many at a time.
-        is_over: Once it is true nothing is begun any more; what was begun is yielded.
-        most_bytes: How much they may hold together; a task that holds more is done alone.
-    """
-    waiting = deque(tasks)
-    running: dict[Future[R], tuple[T, int]] = {}
-    held = 0
-    with ThreadPoolExecutor(jobs, thread_name_prefix="replicate-sync") as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs and (not running or held + waiting[0][1] <= most_bytes):
-                    if is_over():
-                        waiting.clear()
-                        break
-                    task, size = waiting.popleft()
-                    running[pool.submit(act, task)] = (task, size)
-                    held += size
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    task, size = running.pop(future)
-                    held -= size
-                    outcome: R | ReplicateError
-                    try:
-                        outcome = future.result()
-                    except ReplicateError as exc:
-                        outcome = exc
-                    yield task, outcome
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def place_of(transport: Transport) -> str:

@@ -121,12 +121,19 @@ class LocalTransport:
         root: The store's folder; created with the first put.
         durability: `safe` survives power loss once put returns; `fast` survives a killed process only.
         disk: Where changes go; tests pass their own.
+        when_full: What to do when the disk is full; by default to free space on that of the folder.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], *, durability: Durability = "safe", disk: Disk | None = None
+        self,
+        root: str | os.PathLike[str],
+        *,
+        durability: Durability = "safe",
+        disk: Disk | None = None,
+        when_full: str = "",
     ) -> None:
         self.root = os.path.abspath(root)
+        self._when_full = when_full or f"free some space on the disk of {self.root}, and repeat"
         self.durability: Durability = durability
         self._disk = disk or Disk()
         self._known: set[str] = set()
@@ -330,7 +337,7 @@ class LocalTransport:
                 needed_bytes=size,
                 key=key,
                 operation=operation,
-                hint="free some space, or move the store with `store:` in replicate.yaml, and save again",
+                hint=self._when_full,
             )
         reason = exc.strerror or str(exc)
         return StorageError(f"cannot {operation} {where}: {reason}", key=key, operation=operation)

@@ -452,7 +452,7 @@ def _telling_path(path: bytes, exc: CorruptionError | ObjectNotFoundError) -> Co
     if isinstance(exc, CorruptionError):
         hint = f"{_HINT}; this is {exc.where}"
         return CorruptionError(message, where=exc.where, hint=hint)
-    hint = f"{_HINT}; this is object {exc.object_id}"
+    hint = exc.hint or f"{_HINT}; this is object {exc.object_id}"
     return ObjectNotFoundError(message, object_id=exc.object_id, hint=hint)
 
 

@@ -76,6 +76,34 @@ def test_outside_of_a_project_reading_commands_say_where_to_go(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_that_a_terminal_would_obey_is_printed_harmlessly(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "a\nhint: b\x1b[31m"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    shown = f"{tmp_path}/a·hint: b·[31m"
+    result = shell("ls")
+    assert result.err.splitlines()[0].startswith(f"error: {shown} is not in a project: ")
+    assert len(result.err.splitlines()) == 2
+    (root / "replicate.yaml").write_text("repository: ../team\n")
+    result = shell("checkpoint", "-q")
+    assert (result.code, result.err.splitlines()[-2:]) == (
+        0,
+        [
+            f"warning: checkpoints are not pushed: there is no store at {tmp_path}/team",
+            "hint: correct the place, or make a store there with `replicate push --create`",
+        ],
+    )
+    (root / "replicate.yaml").write_text("repository: team\n")
+    assert shell("ls").err.splitlines() == [
+        f"warning: there is no store at {shown}/team; only what is on this machine is shown",
+        "hint: `replicate push --create` makes one",
+        "1 experiment",
+    ]
+    assert shell("status").rows[1][0:2] == ["repository", f"{shown}/team,".split()[0]]
+
+
 @reading
 @pytest.mark.parametrize("flag", ["-D", "--project-directory"])
 def test_another_project_can_be_named(

@@ -205,7 +205,7 @@ def test_metrics_only_saves_no_file(shell: Shell, vision: Vision) -> None:
     vision.project.write("model.bin", "changed\n")
     assert shell("checkpoint", "-q", "--metrics-only", "-m", "loss=0.1").code == 0
     assert shell("show", "latest:model.bin").out == "warmup\n"
-    assert shell("status").lines[-1] == "            M  model.bin"
+    assert shell("status").lines[-1] == "          M  model.bin"
 
 
 def test_metrics_only_does_not_go_with_paths(shell: Shell, vision: Vision) -> None:

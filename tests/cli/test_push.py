@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from replicate.errors import StorageError
 from replicate.text import format_bytes
 from replicate.transport import LocalTransport
+from replicate.transport.local import Disk
 from tests.builders import noise
 from tests.cli.conftest import Vision
 from tests.cli.shell import Shell
@@ -157,6 +159,24 @@ def test_storage_that_fails_is_told_and_the_next_push_goes_on(
     monkeypatch.setattr(LocalTransport, "put", put)
     assert shell("push", "-R", str(team)).err.startswith("pushed 1 experiment, 1 checkpoint: ")
     check_store(team)
+
+
+def test_a_full_disk_of_the_repository_is_told_as_that(
+    shell: Shell, vision: Vision, team: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(vision.project, f"repository: {team}")
+    assert shell("push", "--create", "baseline").code == 0
+    write = Disk.write
+
+    def fill(self: Disk, path: str, data: bytes, *, sync: bool) -> None:
+        if path.startswith(str(team)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, path, data, sync=sync)
+
+    monkeypatch.setattr(Disk, "write", fill)
+    result = shell("push")
+    assert (result.code, f"no space left to write {team}/packs/" in result.err) == (6, True)
+    assert result.err.endswith(f"\nhint: free some space on the disk of {team}, and repeat\n")
 
 
 @pytest.mark.parametrize("command", ["push", "pull"])

@@ -19,8 +19,8 @@ from tests.projects import SampleProject
 def test_a_worktree_as_saved_has_no_changes(shell: Shell, vision: Vision) -> None:
     result = shell("status")
     assert result.lines == [
-        "repository  .replicate, 2 experiments",
-        f"worktree    {vision.warmup.ids[0][:7]} (step 10 of {vision.warmup.short} warmup), no changes",
+        "store     .replicate, 2 experiments",
+        f"worktree  {vision.warmup.ids[0][:7]} (step 10 of {vision.warmup.short} warmup), no changes",
     ]
     assert (result.err, result.code) == ("", 0)
 
@@ -34,56 +34,56 @@ def test_changes_are_listed_with_their_letter(shell: Shell, vision: Vision) -> N
     result = shell("status")
     assert result.lines[1].endswith(" warmup), with changes")
     assert result.lines[2:] == [
-        "            A  empty",
-        "            D  model.bin",
-        "            A  new/größe.txt",
-        "            M  train.py",
+        "          A  empty",
+        "          D  model.bin",
+        "          A  new/größe.txt",
+        "          M  train.py",
     ]
     assert result.code == 0
 
 
 def test_a_file_of_equal_size_and_other_content_is_modified(shell: Shell, vision: Vision) -> None:
     vision.project.write("model.bin", "WARMUP\n")
-    assert shell("status").lines[2:] == ["            M  model.bin"]
+    assert shell("status").lines[2:] == ["          M  model.bin"]
 
 
 def test_a_changed_exec_bit_and_a_changed_type_are_modifications(shell: Shell, vision: Vision) -> None:
     (vision.project.root / "train.py").chmod(0o755)
     (vision.project.root / "model.bin").unlink()
     os.symlink("train.py", vision.project.root / "model.bin")
-    assert shell("status").lines[2:] == ["            M  model.bin", "            M  train.py"]
+    assert shell("status").lines[2:] == ["          M  model.bin", "          M  train.py"]
 
 
 def test_names_are_quoted_as_git_does(shell: Shell, vision: Vision) -> None:
     vision.project.write(b"\xff\n.txt", "x")
-    assert shell("status").lines[2:] == ['            A  "\\377\\n.txt"']
+    assert shell("status").lines[2:] == ['          A  "\\377\\n.txt"']
 
 
 def test_ignored_files_are_no_changes(shell: Shell, vision: Vision) -> None:
     vision.project.write(".replicateignore", "*.log\n")
     vision.project.write("train.log", "x")
     vision.project.write(".env", "TOKEN=1")
-    assert shell("status").lines[2:] == ["            A  .replicateignore"]
+    assert shell("status").lines[2:] == ["          A  .replicateignore"]
 
 
 def test_of_very_many_changes_the_first_are_shown(shell: Shell, vision: Vision) -> None:
     for number in range(53):
         vision.project.write(f"{number:02}.txt", "x")
     lines = shell("status").lines[2:]
-    assert (len(lines), lines[-1]) == (51, "            … 3 more, --json lists all")
+    assert (len(lines), lines[-1]) == (51, "          … 3 more, --json lists all")
     assert len(shell("status", "--json").json["changes"]) == 53
 
 
 def test_a_running_experiment_is_named(shell: Shell, project: SampleProject) -> None:
     session = project.begin({}, name="cosine")
-    assert shell("status").lines[1] == f"running     {session.experiment_id.short} cosine"
+    assert shell("status").lines[1] == f"running   {session.experiment_id.short} cosine"
     session.end("finished")
     assert not any(line.startswith("running") for line in shell("status").lines)
 
 
 def test_a_project_without_a_save_says_so(shell: Shell, project: SampleProject) -> None:
     result = shell("status")
-    assert result.lines == ["repository  .replicate, 0 experiments", "worktree    not saved yet"]
+    assert result.lines == ["store     .replicate, 0 experiments", "worktree  not saved yet"]
     assert not (project.root / ".replicate").exists()
 
 
@@ -93,8 +93,8 @@ def test_a_store_that_was_copied_holds_nothing_of_this_worktree_yet(
     shutil.copytree(vision.project.root, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     assert shell("status").lines == [
-        "repository  .replicate, 2 experiments",
-        "worktree    not saved or checked out here yet",
+        "store     .replicate, 2 experiments",
+        "worktree  not saved or checked out here yet",
     ]
     assert shell("checkout", "-q", "latest").code == 0
     assert shell("status").lines[1].endswith(" warmup), no changes")
@@ -104,31 +104,31 @@ def test_an_experiment_that_has_only_begun_shows_its_start(shell: Shell, project
     session = project.begin({})
     session.end("finished")
     short = session.experiment_id.short
-    assert shell("status").lines[1] == f"worktree    {short} (start of {short}), no changes"
+    assert shell("status").lines[1] == f"worktree  {short} (start of {short}), no changes"
 
 
 def test_that_what_the_worktree_holds_was_removed_is_told(shell: Shell, vision: Vision) -> None:
     checkpoint, experiment = vision.warmup.ids[0][:7], vision.warmup.short
     assert shell("rm", "-q", checkpoint).code == 0
     assert shell("status").lines[1:] == [
-        f"worktree    {checkpoint} (step 10 of {experiment} warmup), no changes",
-        f"            the checkpoint was removed, `replicate undo {checkpoint}` brings it back",
+        f"worktree  {checkpoint} (step 10 of {experiment} warmup), no changes",
+        f"          the checkpoint was removed, `replicate undo {checkpoint}` brings it back",
     ]
     assert shell("rm", "-q", experiment).code == 0
     assert shell("status").lines[2] == (
-        f"            the experiment was removed, `replicate undo {experiment}` brings it back"
+        f"          the experiment was removed, `replicate undo {experiment}` brings it back"
     )
     assert shell("undo", "-q", experiment).code == 0
 
 
-def test_the_repository_is_shown_from_where_one_stands(
+def test_the_store_is_shown_from_where_one_stands(
     shell: Shell, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shell("-D", "project", "status").lines[0].startswith("repository  project/.replicate, ")
+    assert shell("-D", "project", "status").lines[0].startswith("store     project/.replicate, ")
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert shell("status", "-D", "../project").lines[0].startswith(f"repository  {vision.project.store}, ")
+    assert shell("status", "-D", "../project").lines[0].startswith(f"store     {vision.project.store}, ")
 
 
 def test_json_has_every_key(shell: Shell, vision: Vision) -> None:
@@ -175,6 +175,27 @@ def test_with_a_repository_elsewhere_it_tells_what_is_not_pushed(shell: Shell, v
     assert shell("push", "--create", "-q").code == 0
     assert shell("status").rows[1] == ["repository", f"{team},", "everything", "pushed"]
     assert shell("status", "--json").json["pending"] == {"experiments": 0, "checkpoints": 0, "records": 0, "bytes": 0}
+
+
+def test_offline_nothing_is_pushed(
+    shell: Shell, vision: Vision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICATE_MODE", "offline")
+    assert not any("offline" in line for line in shell("status").lines)
+    vision.project.write("replicate.yaml", f"durability: fast\nrepository: {tmp_path}/team\n")
+    lines = shell("status").lines
+    assert [line.split()[0] for line in lines[:2]] == ["store", "repository"]
+    assert lines[2] == "            offline: nothing is pushed until REPLICATE_MODE is unset"
+
+
+def test_what_the_repository_lacks_is_told_without_it(shell: Shell, vision: Vision, tmp_path: Path) -> None:
+    team = tmp_path / "team"
+    vision.project.write("replicate.yaml", f"durability: fast\nrepository: {team}\n")
+    assert shell("push", "--create", "baseline").code == 0
+    team.rename(tmp_path / "away")
+    lines = shell("status").lines
+    assert lines[:2] == ["store       .replicate, 2 experiments", lines[1]]
+    assert lines[1].startswith(f"repository  {team}, to push: 1 experiment, 1 checkpoint (")
 
 
 def test_json_of_a_project_without_a_save(shell: Shell, project: SampleProject) -> None:

@@ -149,15 +149,52 @@ def test_a_repository_that_cannot_be_reached_is_told_once(
             "hint: `replicate push --create` makes one",
         ]
         assert result.err.count("warning") == 1
-        assert "*" not in result.out
-    assert [one["pushed"] for one in shell("ls", "--json").json] == [None, None]
-    assert [one["pushed"] for one in shell("log", "--json").json] == [None] * 4
     assert shell("rev-parse", theirs).code == 3
     monkeypatch.setenv("REPLICATE_MODE", "offline")
     assert names(shell) == {"baseline", "warmup"}
     result = shell("ls")
     assert result.code == 0
     assert result.err.splitlines()[0] == f"offline: what lies only in {team} is not shown"
+
+
+def test_without_the_repository_marks_tell_what_was_last_known(
+    shell: Shell, vision: Vision, team: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = vision.project.resume(vision.baseline.session.experiment_id)
+    newest = vision.project.save(session, step=9, metrics={"loss": 0.75}).base.record.commit_id
+    session.end("finished")
+    expected = {one: shell(*one).out for one in (("log",), ("log", "baseline"), ("log", "warmup"))}
+    shutil.move(team, team.with_name("away"))
+    for mode in ("online", "offline"):
+        monkeypatch.setenv("REPLICATE_MODE", mode)
+        result = shell("ls", "-s", "name")
+        ids = {row[1]: row[0] for row in result.rows[1:] if row[0] != "MemoryError:"}
+        assert ids == {"baseline": f"{vision.baseline.short}*", "warmup": f"{vision.warmup.short}*"}
+        assert "* not pushed yet, as far as is known here · 2 experiments" in result.err
+        for command in (("log", "baseline"), ("log", "warmup")):
+            assert shell(*command).out == expected[command]
+        result = shell("log")
+        assert [row[0] for row in result.rows] == [
+            f"{newest.short}*",
+            f"{vision.warmup.ids[0][:7]}*",
+            *(one[:7] for one in reversed(vision.baseline.ids)),
+        ]
+        assert result.err.splitlines()[-1] == "* not pushed yet, as far as is known here"
+        assert {one["name"]: one["pushed"] for one in shell("ls", "--json").json} == {
+            "baseline": False,
+            "warmup": False,
+        }
+        assert [one["pushed"] for one in shell("log", "--json").json] == [False, False, True, True, True]
+
+
+def test_without_the_repository_nothing_is_marked_where_nothing_is_known(
+    shell: Shell, vision: Vision, tmp_path: Path
+) -> None:
+    vision.project.write("replicate.yaml", f"durability: fast\nrepository: {tmp_path}/nowhere\n")
+    for command, count in (("ls", 2), ("log", 4)):
+        result = shell(command)
+        assert "*" not in result.out + result.err
+        assert [one["pushed"] for one in shell(command, "--json").json] == [None] * count
 
 
 def test_what_measures_and_checks_the_store_looks_at_this_machines(shell: Shell, vision: Vision, team: Path) -> None:

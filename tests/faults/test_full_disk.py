@@ -123,7 +123,7 @@ def test_a_full_disk_is_told_with_the_place_and_what_is_needed(tmp_path: Path, m
     project = Attempt(tmp_path, Failing("write", 2, errno.ENOSPC))
     assert str(project.error) == (
         f"no space left to write {project.project.store}/ctl/v1: 26 bytes needed, 4,096 free; the store is intact "
-        "(hint: free some space, or move the store with `store:` in replicate.yaml, and save again)"
+        f"(hint: free some space on the disk of {project.project.store}, and repeat)"
     )
 
 

@@ -32,11 +32,6 @@ from tests.sync.stores import (
 
 
 @pytest.fixture
-def models() -> Models:
-    return Models()
-
-
-@pytest.fixture
 def project(tmp_path: Path, models: Models) -> SampleProject:
     """Three experiments that share no pack."""
     for name in ("a", "b", "c"):

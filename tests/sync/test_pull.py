@@ -30,21 +30,6 @@ from tests.sync.stores import (
 
 
 @pytest.fixture
-def models() -> Models:
-    return Models()
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> SampleProject:
-    return SampleProject(tmp_path / "project")
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> SampleProject:
-    return SampleProject(tmp_path / "other")
-
-
-@pytest.fixture
 def remote(project: SampleProject, models: Models) -> Remote:
     """A store to which two experiments were pushed."""
     sample(project.root, models, 2, name="one", size=2 * MIB)

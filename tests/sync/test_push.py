@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from replicate import threads
 from replicate.errors import (
     CorruptionError,
     StorageMissingError,
@@ -32,16 +33,6 @@ from tests.sync.stores import (
     sample,
     view_of,
 )
-
-
-@pytest.fixture
-def models() -> Models:
-    return Models()
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> SampleProject:
-    return SampleProject(tmp_path / "project")
 
 
 @pytest.mark.parametrize("kind", ["memory", "folder"])
@@ -519,3 +510,35 @@ def test_a_folder_that_is_away_for_a_moment_is_not_made_again(tmp_path: Path) ->
     assert push_to(project, LocalTransport(str(team))).left == 0
     check_store(team)
     check_restores(view_of(tmp_path / "view", LocalTransport(str(team))), models)
+
+
+class InFlight(MemoryTransport):
+    """Counts the bytes of packs that are put at the same time. Two large ones wait for each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+        self._pair = threading.Barrier(2)
+
+    def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
+        size = len(data) if key.startswith("packs/") else 0
+        with self._lock:
+            self.now += size
+            self.most = max(self.most, self.now)
+        if size >= MIB:
+            self._pair.wait(10)
+        super().put(key, data, replace=replace)
+        with self._lock:
+            self.now -= size
+
+
+def test_packs_in_flight_are_bounded_by_their_bytes(
+    project: SampleProject, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "MAX_HELD_BYTES", 5 * MIB)
+    sample(project.root, models, 4, size=2 * MIB)
+    store = InFlight()
+    assert push_to(project, new_remote(store), jobs=8).left == 0
+    assert 4 * MIB < store.most <= 5 * MIB
+    assert contents(store) == contents(local(project))

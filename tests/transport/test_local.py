@@ -232,7 +232,7 @@ def test_a_full_disk_is_told_with_what_is_needed_and_the_store_stays_intact(
     error = caught.value
     assert error.message.startswith(f"no space left to write {store}/packs/ab/one: 1,234 bytes needed, ")
     assert error.message.endswith(" free; the store is intact")
-    assert error.hint == "free some space, or move the store with `store:` in replicate.yaml, and save again"
+    assert error.hint == f"free some space on the disk of {store}, and repeat"
     assert (error.key, error.operation, error.needed_bytes, error.exit_code) == ("packs/ab/one", "write", 1_234, 6)
     assert os.listdir(store / "local/tmp") == []
     assert transport.get("packs/aa/first") == b"first"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -58,10 +57,12 @@ class GCSDriver:
     async def _put(self, path: str, data: bytes, only_new: bool) -> Mapping[str, Any]:
         from aiohttp import MultipartWriter
 
+        from replicate.transport.remote.body import Body
+
         condition = {"ifGenerationMatch": "0"} if only_new else {}
         with MultipartWriter("related", boundary=secrets.token_hex(32)) as body:
             body.append_json({"name": path})
-            body.append(io.BytesIO(data), {"Content-Type": "application/octet-stream"})
+            body.append(Body(data), {"Content-Type": "application/octet-stream"})
             _, _, written = await self._request(
                 "POST", f"upload/storage/v1/{self._objects}", {"uploadType": "multipart"} | condition, body=body
             )

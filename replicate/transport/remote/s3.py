@@ -7,6 +7,7 @@ tries again on top of what botocore tries again.
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -52,6 +53,7 @@ _KINDS = {
 _KIND_OF: dict[str, Any] = {code: kind for kind, codes in _KINDS.items() for code in codes.split()}
 _LOGIN_HINT = "log in (`aws configure`, `aws sso login`), set AWS_PROFILE or `profile:`, or set `anonymous: true`"
 _ENDPOINT_HINT = "check `endpoint:`"
+_PART = 256 << 10
 _LOGIN_ERRORS = re.compile(r"Credential|Token|SSO|Login|Profile")
 
 
@@ -62,6 +64,7 @@ class S3Driver:
         self._bucket = bucket
         self._client = client
         self._deletes_in_bulk = True
+        client.meta.events.register("before-send.s3.PutObject", _send_without_copy)
 
     async def put(self, path: str, data: bytes, *, only_new: bool) -> None:
         """See `Driver.put`."""
@@ -84,8 +87,11 @@ class S3Driver:
         try:
             async with _translated():
                 answer = await self._client.get_object(Bucket=self._bucket, Key=path, **part)
+                kept = io.BytesIO()  # read whole, all its parts are in memory beside it
                 async with answer["Body"] as body:
-                    data: bytes = await body.read()
+                    while part := await body.read(_PART):
+                        kept.write(part)
+                data = kept.getvalue()
         except Trouble as exc:
             if exc.detail.startswith("InvalidRange"):  # it begins behind the end, or nothing is there to end
                 return Piece(b"", 0, 0)
@@ -193,6 +199,13 @@ async def connect(location: Location, options: StorageOptions, patience: Patienc
             )
         )
         return S3Driver(location.place, await system.set_session())
+
+
+def _send_without_copy(request: Any, **_: Any) -> None:
+    from replicate.transport.remote.body import Body
+
+    if isinstance(request.body, io.BytesIO):  # which botocore makes of bytes
+        request.body = Body(request.body.getvalue())  # those bytes themselves
 
 
 @asynccontextmanager
