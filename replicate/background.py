@@ -35,12 +35,14 @@ class Outage:
         place: The repository.
         since_ns: When the first push failed.
         message, hint: Why the last one did, and what to do.
+        noted_ns: When the last one did.
     """
 
     place: str
     since_ns: int
     message: str
     hint: str = ""
+    noted_ns: int = 0
 
 
 def push_folder(project: Project) -> str:
@@ -53,7 +55,8 @@ def read_outage(project: Project) -> Outage | None:
     try:
         with open(os.path.join(push_folder(project), "outage"), encoding="utf-8") as file:
             fields = json.load(file)
-        found = Outage(*(str(fields["place"]), int(fields["since"]), str(fields["message"]), str(fields["hint"])))
+        place, message, hint = (str(fields[name]) for name in ("place", "message", "hint"))
+        found = Outage(place, int(fields["since"]), message, hint, int(fields["noted"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if found.place == project.repository else None
@@ -66,9 +69,9 @@ def note_outage(project: Project, host: Host, failure: tuple[str, str] | None) -
         if failure is None:
             os.unlink(path)
             return
-        before = read_outage(project)
-        since = before.since_ns if before else host.now_ns()
-        fields = {"place": project.repository, "since": since, "message": failure[0], "hint": failure[1]}
+        before, now = read_outage(project), host.now_ns()
+        since = before.since_ns if before else now
+        fields = {"place": project.repository, "since": since, "message": failure[0], "hint": failure[1], "noted": now}
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temp = f"{path}.{host.random(6).hex()}"
         with open(temp, "w", encoding="utf-8") as file:
@@ -91,6 +94,7 @@ class BackgroundPush:
         self._started_ns = 0
         self._sessions: list[str] = []
         self._told_since = 0
+        self._begun_ns = host.now_ns()
         self._has_news = False
 
     def begin(self, session: str) -> None:
@@ -99,7 +103,7 @@ class BackgroundPush:
         self._tell(BEGIN, session)
 
     def notify(self, reporter: Reporter) -> None:
-        """Tell that something was published. Warns once in every outage of the repository."""
+        """Tell that something was published. Warns once in every outage that this process has met."""
         self._tell(SAVED)
         self._tell_outage(read_outage(self._project), reporter)
 
@@ -138,7 +142,7 @@ class BackgroundPush:
                 if is_interrupted:
                     reporter.finish()
                     reporter.notice("still pushing; Ctrl-C again leaves it to go on in the background")
-                code = self._relay(child, reporter, "again" if interrupts else "twice")
+                code = self._relay(child, reporter, "again" if interrupts else "twice", is_told=is_interrupted)
                 break
             except KeyboardInterrupt:
                 interrupts += 1
@@ -146,6 +150,7 @@ class BackgroundPush:
         self._let_go()
         if code is None:
             reporter.finish()
+            self._tell_outage(read_outage(self._project), reporter)
             reporter.notice(f"the push to {self._project.repository} goes on in the background")
             return
         if code == 0:
@@ -158,10 +163,11 @@ class BackgroundPush:
         reporter.notice(f"what is not pushed is safe here; {_BY_HAND}")
 
     def _tell_outage(self, outage: Outage | None, reporter: Reporter) -> None:
-        if outage is not None and outage.since_ns != self._told_since:
-            self._told_since = outage.since_ns
-            hint = f"\nhint: {outage.hint}" if outage.hint else ""
-            reporter.warn(f"checkpoints are not pushed: {outage.message}{hint}")
+        if outage is None or outage.since_ns == self._told_since or outage.noted_ns < self._begun_ns:
+            return  # what failed before this process may be over
+        self._told_since = outage.since_ns
+        hint = f"\nhint: {outage.hint}" if outage.hint else ""
+        reporter.warn(f"checkpoints are not pushed: {outage.message}{hint}")
 
     # -- the child -----------------------------------------------------------------------------------------------
 
@@ -221,14 +227,14 @@ class BackgroundPush:
                 self._child.returncode = 0  # nobody will ask: Python would warn of a process that still runs
         self._child = None
 
-    def _relay(self, child: subprocess.Popen[bytes], reporter: Reporter, presses: str) -> int | None:
+    def _relay(self, child: subprocess.Popen[bytes], reporter: Reporter, presses: str, *, is_told: bool) -> int | None:
         """Pass on what the child tells until it says that it has pushed, or ends; return its exit code.
 
-        `presses` tells how Ctrl-C leaves it. None when nothing moved for a minute: a network that is dead keeps no
-        program from its end.
+        `presses` tells how Ctrl-C leaves it, unless that `is_told`. None when nothing moved for a minute: a dead network
+        keeps no program from its end.
         """
         assert child.stdout is not None
-        fd, rest, is_told, waited = child.stdout.fileno(), b"", False, 0.0
+        fd, rest, waited = child.stdout.fileno(), b"", 0.0
         while waited < _PATIENCE:
             patience = _PATIENCE if is_told else _TOLD_AFTER
             if not select.select([fd], [], [], patience)[0]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+_caches = tempfile.mkdtemp(prefix="replicate-caches-")
+os.environ["XDG_CACHE_HOME"] = _caches  # and of every process that is started: nothing goes to the user's own
+atexit.register(shutil.rmtree, _caches, ignore_errors=True)
 _OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 

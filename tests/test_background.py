@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from replicate.background import Outage, PipeReporter, read_outage, relay
+from replicate.background import Outage, PipeReporter, note_outage, read_outage, relay
 from replicate.config import require_project
 from replicate.host import Host
 from replicate.repository import Repository
@@ -358,13 +358,23 @@ def test_what_is_only_in_the_repository_is_to_be_pulled_first(training: Training
 def test_an_outage_of_another_repository_is_none(training: Training) -> None:
     folder = training.root / ".replicate/local/push"
     folder.mkdir(parents=True)
-    fields = {"place": "s3://elsewhere", "since": 1, "message": "gone", "hint": ""}
+    fields = {"place": "s3://elsewhere", "since": 1, "message": "gone", "hint": "", "noted": 2}
     (folder / "outage").write_text(json.dumps(fields))
     assert read_outage(training.project) is None
     fields["place"] = str(training.team)
     (folder / "outage").write_text(json.dumps(fields))
-    assert read_outage(training.project) == Outage(str(training.team), 1, "gone")
+    assert read_outage(training.project) == Outage(str(training.team), 1, "gone", noted_ns=2)
     (folder / "outage").write_text("{")
+    assert read_outage(training.project) is None
+
+
+def test_an_outage_that_this_program_has_not_met_is_not_told(training: Training) -> None:
+    note_outage(training.project, Host(), ("cannot log in", "log in"))
+    assert read_outage(training.project) is not None
+    code, _, err = training.train()
+    assert code == 0
+    assert "not pushed" not in err
+    assert training.published() == [0, 1, 2]
     assert read_outage(training.project) is None
 
 

@@ -61,15 +61,16 @@ class Marks:
 
     @cached_property
     def _last_known(self) -> Mapping[ObjectID, Collection[ObjectID]] | None:
-        """The commits here, by experiment, of which no record is known to lie in the repository; None: nothing is."""
+        """The commits here, by experiment, of which no record is known to lie in the repository.
+
+        As `status` tells it: where nothing is known all is to be pushed. None where no such repository is read.
+        """
         if not isinstance(self._repository, UnitedRepository):
             return None
         from replicate.sync.contents import Contents
         from replicate.sync.journal import last_known
 
         known, _ = last_known(self._repository.local_path("journal"), self._repository.place)
-        if not known:
-            return None
         pushed = {parts[_SUBJECT] for key in known if len(parts := key.split("~")) > _SUBJECT and parts[_KIND] == "c"}
         lacking: dict[ObjectID, set[ObjectID]] = defaultdict(set)
         # what is damaged was told by the look

@@ -135,7 +135,7 @@ def _outage(outage: Outage | None) -> list[str]:
     if outage is None:
         return []
     since = format_age(time.time() - outage.since_ns / 1e9)
-    return [f"push fails since {since}: {outage.message}", *([f"hint: {outage.hint}"] if outage.hint else [])]
+    return [f"push fails, first {since}: {outage.message}", *([f"hint: {outage.hint}"] if outage.hint else [])]
 
 
 def _partial(evicted: Sequence[EvictedPack], repository: str) -> list[str]:

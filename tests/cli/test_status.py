@@ -162,7 +162,7 @@ def test_with_a_repository_elsewhere_it_tells_what_is_not_pushed(shell: Shell, v
     assert shown["pending"]["bytes"] > 0
     note_outage(require_project(vision.project.root), Host(now_ns=lambda: 5 * 10**9), ("it is gone", "look for it"))
     said = shell("status").out
-    assert "push fails since " in said
+    assert "push fails, first " in said
     assert "it is gone" in said
     assert "hint: look for it" in said
     outage = shell("status", "--json").json["outage"]

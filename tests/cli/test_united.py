@@ -187,14 +187,16 @@ def test_without_the_repository_marks_tell_what_was_last_known(
         assert [one["pushed"] for one in shell("log", "--json").json] == [False, False, True, True, True]
 
 
-def test_without_the_repository_nothing_is_marked_where_nothing_is_known(
+def test_without_the_repository_all_is_marked_where_nothing_is_known(
     shell: Shell, vision: Vision, tmp_path: Path
 ) -> None:
+    """As `status` says: all of it is to be pushed. There may be no store there yet."""
     vision.project.write("replicate.yaml", f"durability: fast\nrepository: {tmp_path}/nowhere\n")
     for command, count in (("ls", 2), ("log", 4)):
         result = shell(command)
-        assert "*" not in result.out + result.err
-        assert [one["pushed"] for one in shell(command, "--json").json] == [None] * count
+        assert result.err.splitlines()[-1].startswith("* not pushed yet, as far as is known here")
+        assert sum(row[0].endswith("*") for row in result.rows) == count
+        assert [one["pushed"] for one in shell(command, "--json").json] == [False] * count
 
 
 def test_what_measures_and_checks_the_store_looks_at_this_machines(shell: Shell, vision: Vision, team: Path) -> None:
