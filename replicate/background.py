@@ -230,8 +230,8 @@ class BackgroundPush:
     def _relay(self, child: subprocess.Popen[bytes], reporter: Reporter, presses: str, *, is_told: bool) -> int | None:
         """Pass on what the child tells until it says that it has pushed, or ends; return its exit code.
 
-        `presses` tells how Ctrl-C leaves it, unless that `is_told`. None when nothing moved for a minute: a dead network
-        keeps no program from its end.
+        `presses` tells how Ctrl-C leaves it, unless that `is_told`. None when nothing moved for a minute: a dead
+        network keeps no program from its end.
         """
         assert child.stdout is not None
         fd, rest, waited = child.stdout.fileno(), b"", 0.0
