@@ -95,7 +95,8 @@ class Interrupts:
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if signal.getsignal(signal.SIGINT) == self._count:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.count += 1

@@ -172,6 +172,7 @@ class Overview:
         self._open_cache = open_cache
         self._sides = sides
         self._listing: Listing | None = None
+        self._digests: dict[str, bytes] = {}  # of the shards at the look
         self._near: dict[ObjectID, Collection[ObjectID]] = {}
 
     @cached_property
@@ -274,8 +275,9 @@ class Overview:
         needed = [shard for shard, known in by_shard.items() if any(one.commits is None for one in known)]
         self._refs.expect(key for shard in needed for key in listing.full.get(shard, ()))
         for shard in needed:
-            folded, lost = self._refs.folded(listing.full.get(shard, ()))
-            if lost:
+            full = listing.full.get(shard, ())
+            folded, lost = self._refs.folded(full)
+            if lost or any(map(self._refs.is_damaged, full)):
                 return ()
             commits: defaultdict[str, set[str]] = defaultdict(set)
             for name, commit in _commits_named([*listing.records.get(shard, ()), *folded]):
@@ -283,7 +285,7 @@ class Overview:
             known = by_shard[shard]
             told = (bytes.fromhex("".join(commits[one.experiment_id.hex()])) for one in known)
             by_shard[shard] = [one._replace(commits=one.commits or ids) for one, ids in zip(known, told, strict=True)]
-            changed[shard] = _row(self._digest_of(listing, shard), by_shard[shard])
+            changed[shard] = _row(self._digests[shard], by_shard[shard])
         self._open_cache().save(changed)
         return list(itertools.chain.from_iterable(by_shard.values()))
 
@@ -309,7 +311,10 @@ class Overview:
         listing.catalogs  # noqa: B018 - what cannot be listed raises here
         self._listing = listing
         for shard in listing.shards:
-            digest = self._digest_of(listing, shard)
+            names = [*listing.records.get(shard, ()), "", *listing.full.get(shard, ())]
+            if self._sides is not None:
+                names += ["", *(name for name in names if not self._sides.has_far(name))]
+            digest = self._digests[shard] = _digest(names)
             row = cached.get(shard)
             known[shard] = decoded.get(shard, ())
             is_known = bool(known[shard]) and row is not None and row.digest == digest
@@ -326,13 +331,6 @@ class Overview:
         if changed and not missing:
             cache.save(changed)
         return list(itertools.chain.from_iterable(known.values())), missing
-
-    def _digest_of(self, listing: Listing, shard: str) -> bytes:
-        """Return what tells whether a shard is as it was."""
-        names = [*listing.records.get(shard, ()), "", *listing.full.get(shard, ())]
-        if self._sides is not None:
-            names += ["", *(name for name in names if not self._sides.has_far(name))]
-        return _digest(names)
 
     def _shards(
         self, listing: Listing, outdated: Iterable[str], known: Mapping[str, Sequence[_Known]], use_heads: bool

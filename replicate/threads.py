@@ -48,6 +48,7 @@ def side_by_side(
     in_order: bool = False,
     is_over: Callable[[], bool] = lambda: False,
     most_bytes: int | None = None,
+    pool: ThreadPoolExecutor | None = None,
 ) -> Iterator[tuple[T, R | ReplicateError]]:
     """Do tasks in threads and yield what became of each, in the order in which they end.
 
@@ -58,19 +59,20 @@ def side_by_side(
         in_order: Yield in the order of the tasks.
         is_over: Once it is true nothing is begun any more; what was begun is yielded.
         most_bytes: How much they may hold together, by default 192 MiB; a task that holds more is done alone.
+        pool: Of as many threads, for who has to wait for them also where it is interrupted; else there is one.
     """
     most_bytes = MAX_HELD_BYTES if most_bytes is None else most_bytes
     waiting = deque(tasks)
     running: dict[Future[R], tuple[T, int]] = {}
     held = 0
-    with worker_pool(jobs, "replicate-side") as pool:
+    with worker_pool(jobs, "replicate-side") if pool is None else contextlib.nullcontext(pool) as workers:
         while waiting or running:
             while waiting and len(running) < jobs and (not running or held + waiting[0][1] <= most_bytes):
                 if is_over():
                     waiting.clear()
                     break
                 task, size = waiting.popleft()
-                running[pool.submit(act, task)] = (task, size)
+                running[workers.submit(act, task)] = (task, size)
                 held += size
             ended = wait(list(running)[:1] if in_order else running, return_when=FIRST_COMPLETED).done
             while ended:

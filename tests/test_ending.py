@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from replicate.collection import ExperimentCollection
-from replicate.ending import Ending, exit_code
+from replicate.ending import Ending, Interrupts, exit_code
 from tests.projects import run_script
 
 BEGIN = "import os, sys, signal\nimport replicate\nexperiment = replicate.init()\n"
@@ -57,6 +59,24 @@ def test_ctrl_c_does_not_keep_the_end_from_being_recorded(tmp_path: Path) -> Non
     assert "KeyboardInterrupt" not in run.stderr
     (experiment,) = ExperimentCollection(tmp_path).list()
     assert experiment.status == "finished"
+
+
+def test_a_handler_of_the_program_is_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = Interrupts()
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with interrupts.counted():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with interrupts.counted():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with interrupts.counted():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.count == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_failure_keeps_its_traceback(tmp_path: Path) -> None:

@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 
 from replicate import overview
 from replicate.errors import RevisionNotFoundError
-from replicate.history import ExperimentHistory, assemble
+from replicate.history import ExperimentHistory, History, assemble
 from replicate.maintenance.folding import DAY_NS, fold
 from replicate.objects.ids import ObjectID
-from replicate.refs import Record, TombstoneRecord
+from replicate.overview import Overview
+from replicate.refs import Record, RefStore, TombstoneRecord
+from replicate.refs.cache import ShardCache
 from replicate.refs.catalogs import decode_heads, encode_full, encode_heads
 from replicate.refs.names import CatalogName
 from replicate.revisions import resolve
 from replicate.transport import KeyInfo
+from replicate.transport.union import UnionTransport
 from tests.builders import some_id
 from tests.recorded import CountingTransport, RecordedStore, facts, shown
 
@@ -251,6 +254,54 @@ def test_a_prefix_is_found_by_the_names_of_records(
     assert sorted(one.commit_id for one in store.history(cache).find("")) == sorted(
         one.commit_id for one in store.plain_history().find("")
     )
+
+
+def folded_away(store: RecordedStore, transport: CountingTransport, folder: Path) -> None:
+    """Put all records into catalogs, and delete them."""
+    for day in (3, 5):
+        transport.now = day * DAY_NS
+        fold(store.repository(folder))
+    assert transport.keys("refs/") == []
+
+
+def test_commits_of_a_damaged_catalog_are_found_again_once_it_is_whole(
+    store: RecordedStore, transport: CountingTransport, cache: Path, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        store.series(3)
+    folded_away(store, transport, tmp_path / "project")
+    expected = store.plain_history().find("")
+    key = transport.keys("cat/f~")[0]
+    whole = transport.get(key)
+    transport.put(key, whole[:-1] + bytes([whole[-1] ^ 1]), replace=True)
+    for _ in range(2):  # told by every process that misses something
+        store.damage.clear()
+        assert len(store.history(cache).find("")) < len(expected)
+        assert len(store.damage) == 1
+    transport.put(key, whole, replace=True)
+    assert {one.commit_id for one in store.history(cache).find("")} == {one.commit_id for one in expected}
+
+
+def test_marks_that_are_kept_are_those_of_the_names_they_are_kept_with(
+    store: RecordedStore, transport: CountingTransport, cache: Path, tmp_path: Path
+) -> None:
+    """Somebody pushes between the look and the search: the far store is listed again meanwhile."""
+    experiments = [store.series(3) for _ in range(4)]
+    folded_away(store, transport, tmp_path / "project")
+    far = CountingTransport()
+
+    def united() -> tuple[RefStore, History]:
+        union = UnionTransport(transport, lambda: far, lambda error: None)
+        refs = RefStore(union, lambda error: None)
+        return refs, History(Overview(refs, lambda: ShardCache(str(cache)), union))
+
+    refs, history = united()
+    assert len(history.near_experiments or ()) == 4
+    for key in transport.keys("cat/"):
+        far.put(key, transport.get(key))
+    refs.list(experiments[0])
+    assert history.find("f" * 64) == []
+    assert united()[1].near_experiments == set()
 
 
 WRONG = [None, True, -1.5, "x", b"x", [1], ["a"], [[b"1" * 32, 1]], {"a": "b"}]

@@ -177,7 +177,7 @@ class ObjectStore:
         def work(number: int, chunk: Chunk) -> int:
             try:
                 data = self._read_chunk(chunk, wanted)
-                write(starts[number], data)
+                turns.act(lambda: write(starts[number], data))
                 turns.wait(number)
                 hasher.update(data)
             except BaseException as exc:
@@ -187,8 +187,12 @@ class ObjectStore:
             return chunk.length
 
         with worker_pool(self._workers, "replicate-read") as pool:
-            for length in self._side_by_side(chunks, work, pool):
-                advance(length)
+            try:
+                for length in self._side_by_side(chunks, work, pool):
+                    advance(length)
+            except BaseException as exc:
+                turns.stop(exc)  # whoever asked for it may close what is written to, even before all threads have ended
+                raise
         _check_whole(wanted, hasher)
 
     def in_turn(self, wanted: Sequence[ObjectID]) -> Iterator[ObjectID]:

@@ -161,6 +161,10 @@ class RefStore:
                 replaced |= catalog.replaces
         return bodies, [key for key in missing if key not in replaced and key not in self._damaged]
 
+    def is_damaged(self, key: str) -> bool:
+        """Tell whether a record or catalog was read and is damaged."""
+        return key in self._damaged
+
     def catalog(self, key: str) -> FullCatalog | None:
         """Return a full catalog; None when it is not there, or is damaged, which is told."""
         known = self._catalogs.get(key)

@@ -5,8 +5,10 @@ For some records at a time: data packs, meta packs, validate, records, confirm.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from replicate.errors import (
@@ -26,7 +28,7 @@ from replicate.reporting import Reporter
 from replicate.sync.control import Control
 from replicate.sync.planning import Failure, Plan, Step, batches, count_kinds, is_root
 from replicate.sync.transfer import copy_pack
-from replicate.threads import side_by_side
+from replicate.threads import side_by_side, worker_pool
 from replicate.transport import Transport
 
 _BATCH_BYTES = 1 << 30
@@ -171,16 +173,27 @@ class Copying:
         def act(pack: ObjectID) -> int:
             return copy_pack(self._source, self._target, pack)
 
-        for pack, outcome in side_by_side(tasks, act, self._jobs, is_over=lambda: self._is_over):
-            if isinstance(outcome, ReplicateError):
-                self._fail(pack_key(pack), outcome)
-                continue
-            self._unreached = 0
-            self._note_packs([pack])
-            del self._waiting[pack]
-            self._packs += 1
-            self._bytes += outcome
-            self._reporter.advance(0, outcome)
+        with self._workers() as pool:
+            for pack, outcome in side_by_side(tasks, act, self._jobs, is_over=lambda: self._is_over, pool=pool):
+                if isinstance(outcome, ReplicateError):
+                    self._fail(pack_key(pack), outcome)
+                    continue
+                self._unreached = 0
+                self._note_packs([pack])
+                del self._waiting[pack]
+                self._packs += 1
+                self._bytes += outcome
+                self._reporter.advance(0, outcome)
+
+    @contextlib.contextmanager
+    def _workers(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads that put nothing once the block has ended, however it did: the store may be unlocked then."""
+        with worker_pool(self._jobs, "replicate-copy") as pool:
+            try:
+                yield pool
+            except BaseException:
+                self._is_over = True
+                raise
 
     def _is_ready(self, step: Step) -> bool:
         """Tell whether everything that a record needs is there; keep in mind what must wait for it otherwise."""
@@ -223,16 +236,17 @@ class Copying:
             return done, None
 
         tasks = [(experiment, 0) for experiment in sorted(by_experiment)]
-        for experiment, outcome in side_by_side(tasks, act, self._jobs, is_over=lambda: self._is_over):
-            if isinstance(outcome, ReplicateError):  # pragma: no cover - `act` returns them
-                raise outcome
-            done, failure = outcome
-            published += done
-            self._reporter.advance(len(done), 0)
-            for step, _ in by_experiment[experiment][len(done) :]:
-                self._hold_back(step.name)
-            if failure is not None:
-                self._fail(failure.key, failure.error)
+        with self._workers() as pool:
+            for experiment, outcome in side_by_side(tasks, act, self._jobs, is_over=lambda: self._is_over, pool=pool):
+                if isinstance(outcome, ReplicateError):  # pragma: no cover - `act` returns them
+                    raise outcome
+                done, failure = outcome
+                published += done
+                self._reporter.advance(len(done), 0)
+                for step, _ in by_experiment[experiment][len(done) :]:
+                    self._hold_back(step.name)
+                if failure is not None:
+                    self._fail(failure.key, failure.error)
         return published
 
     def _fail(self, key: str, error: ReplicateError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from replicate.errors import (
     StorageMissingError,
     StorageUnreachableError,
 )
-from tests.projects import SampleProject
+from replicate.sync import push
+from tests.projects import Events, SampleProject
 from tests.sync.stores import (
     Models,
     Remote,
@@ -63,6 +65,33 @@ def check_completes(project: SampleProject, remote: Remote, models: Models, tmp_
 
 def first(project: SampleProject, top: str) -> str:
     return min(key for key in contents(local(project)) if key.startswith(top))
+
+
+def test_who_interrupts_a_push_can_rely_on_its_end(project: SampleProject, models: Models, tmp_path: Path) -> None:
+    """Whoever waits for the lock may remove packs from then on: no thread may put a record any more."""
+    interrupted = threading.Event()
+    remote = new_remote()
+    count = sum(key.startswith("refs/") for key in contents(local(project)))
+    records: list[str] = []
+
+    def before(verb: str, key: str) -> None:
+        if verb == "put" and key.startswith("refs/"):
+            records.append(key)
+            if key[:72] != records[0][:72]:  # those of one experiment are put at once; others take longer
+                interrupted.wait(30)
+
+    class Interrupting(Events):
+        def advance(self, files: int, size_bytes: int, new_bytes: int = 0) -> None:
+            if files:
+                threading.Timer(0.1, interrupted.set).start()
+                raise KeyboardInterrupt
+
+    remote.before = before
+    with pytest.raises(KeyboardInterrupt):
+        push(project.open(), remote, reporter=Interrupting())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("replicate-copy")]
+    assert len(records) < count
+    check_completes(project, remote, models, tmp_path)
 
 
 @pytest.mark.parametrize("top", ["packs/", "refs/"])
