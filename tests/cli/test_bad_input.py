@@ -99,7 +99,7 @@ def test_a_path_that_a_terminal_would_obey_is_printed_harmlessly(
     assert shell("ls").err.splitlines() == [
         f"warning: there is no store at {shown}/team; only what is on this machine is shown",
         "hint: `replicate push --create` makes one",
-        "1 experiment",
+        "* not pushed yet, as far as is known here · 1 experiment",
     ]
     assert shell("status").rows[1][0:2] == ["repository", f"{shown}/team,".split()[0]]
 
