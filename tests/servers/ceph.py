@@ -66,7 +66,7 @@ def _configuration(folder: Path, cluster: str, monitor: int, gateway: int, memor
     }
     serving = {
         "rgw data": f"{folder}/gateway",
-        "rgw frontends": f"beast endpoint={HOST}:{gateway}",
+        "rgw frontends": f"beast tcp_nodelay=1 endpoint={HOST}:{gateway}",
         "rgw dynamic resharding": "false",
     }
     sections = {"global": everywhere, "mon": {"mon data": f"{folder}/mon"}, "osd": storing, "client.rgw.gate": serving}
