@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from replicate.errors import InvalidInputError, NotFoundError
-from replicate.history import ExperimentHistory, assemble, summarise
+from replicate.experiment_history import ExperimentHistory, assemble, summarise
 from replicate.objects.ids import ObjectID
 from replicate.objects.model import Mode, PathList
 from replicate.presenting import File, html_table, json_time, json_value, to_datetime

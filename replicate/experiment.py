@@ -16,7 +16,7 @@ from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
 from replicate.ending import exit_code
 from replicate.environment import Environment
 from replicate.errors import InvalidInputError, NotFoundError, StorageError
-from replicate.history import ExperimentHistory, assemble
+from replicate.experiment_history import ExperimentHistory, assemble
 from replicate.objects.ids import ObjectID
 from replicate.presenting import describe_saved, html_table, json_time, json_value, to_datetime
 from replicate.reporting import Reporter

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from replicate.config import user
 from replicate.errors import ConflictError, InvalidInputError, NotFoundError
-from replicate.history import ExperimentHistory, History, assemble
+from replicate.experiment_history import ExperimentHistory, assemble
+from replicate.history import History
 from replicate.objects.ids import ObjectID
 from replicate.refs import CommitRecord, TagRecord, TombstoneRecord
 from replicate.refs.names import NO_SUBJECT

@@ -18,7 +18,8 @@ from replicate.checkpoints import Checkpoint, CheckpointList, InertCheckpoint
 from replicate.ending import Ending, Interrupts
 from replicate.errors import InvalidInputError, RevisionNotFoundError, SessionError, StorageError
 from replicate.experiment import Experiment, Status, status, status_after
-from replicate.history import ExperimentHistory, History, assemble
+from replicate.experiment_history import ExperimentHistory, assemble
+from replicate.history import History
 from replicate.host import Host
 from replicate.objects.ids import ObjectID
 from replicate.presenting import json_value, to_datetime

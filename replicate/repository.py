@@ -83,9 +83,9 @@ def open_store(place: str, host: Host, options: Mapping[str, str] | None = None)
     """Return the transport of a store somewhere, for a reader. Raises as `transport.remote.open_transport`."""
     if not is_url(place):
         return LocalTransport(os.path.realpath(os.path.expanduser(place)))
-    from replicate.transport.remote import open_transport  # what needs fsspec is loaded for a URL only
+    from replicate.transport.remote import brief_at_first, open_transport  # what needs fsspec is loaded for a URL only
 
-    return open_transport(place, options, host=host)
+    return open_transport(place, options, patience=brief_at_first(), host=host)
 
 
 class Elsewhere(NamedTuple):

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from replicate.errors import AmbiguousRevisionError, CorruptionError, InvalidInputError, RevisionNotFoundError
-from replicate.history import ExperimentHistory, History, number
+from replicate.experiment_history import ExperimentHistory, number
+from replicate.history import History
 from replicate.objects.ids import SHORT_DIGITS, ObjectID
 from replicate.refs import CommitRecord
 from replicate.summary import ExperimentSummary
@@ -177,12 +178,14 @@ def _hidden_with_tag(history: History, tag: str) -> list[CommitRecord]:
 
 
 def _removed_hint(history: History, text: str) -> str:
-    """Return what to do when nothing is named like this: bring it back, if it was removed."""
+    """Return what to do when nothing is named like this: bring it back, if it was removed; or wait for a repository."""
     try:
         resolve_hidden(history, text)
     except AmbiguousRevisionError:
         return "what is named so was removed; `replicate undo` lists what can be brought back"
     except RevisionNotFoundError:
+        if history.is_cut_off:
+            return "only this machine's store was searched; repeat when the repository can be reached"
         return "`replicate ls` shows what there is"
     return f"it was removed; `replicate undo {text}` brings it back"
 

@@ -14,7 +14,7 @@ from replicate.base import load_base
 from replicate.capture import Capture, describe
 from replicate.comparing import Change, compare_worktree
 from replicate.errors import ConflictError, InvalidInputError, ReplicateError, SessionError
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.maintenance.folding import fold_when_due
 from replicate.masking import mask
 from replicate.objects.ids import ObjectID

@@ -110,11 +110,6 @@ class UnitedRepository(Repository):
                 self._note_silence()
             raise
         self._far_caches = found.caches
-        if is_url(place) and self._elsewhere is None:
-            from replicate.transport.remote import Patience, RemoteTransport
-
-            if isinstance(transport, RemoteTransport):  # it answers: what is asked for from now on is needed
-                transport.be_patient(Patience())
         return found.transport
 
     def _open(self, place: str, *, is_brief: bool) -> Transport:
@@ -122,10 +117,10 @@ class UnitedRepository(Repository):
             return LocalTransport(place)
         from replicate.transport.remote import Patience, open_transport  # what needs fsspec is loaded for a URL only
 
-        patience = Patience(attempts=_ATTEMPTS, longest_wait=0.5, timeout=_ANSWER_SECONDS)
+        at_first = Patience(attempts=_ATTEMPTS, longest_wait=0.5, timeout=_ANSWER_SECONDS)
         if is_brief:
-            patience = Patience(attempts=1, timeout=_BRIEF_SECONDS)
-        return open_transport(place, self.project.storage, patience=patience, host=self.host)
+            at_first = Patience(attempts=1, timeout=_BRIEF_SECONDS)
+        return open_transport(place, self.project.storage, patience=Patience(at_first=at_first), host=self.host)
 
     def _silent_ns(self) -> int | None:
         """Return how long ago the repository was waited for in vain, if that was a moment ago, on this machine."""

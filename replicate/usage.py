@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from replicate.errors import CorruptionError
-from replicate.history import ExperimentHistory, assemble
+from replicate.experiment_history import ExperimentHistory, assemble
 from replicate.objects.ids import ObjectID
 from replicate.objects.pack import pack_key
 from replicate.refs import CommitRecord, Record, StartRecord

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from replicate.capture import Capture
 from replicate.config import Project
-from replicate.history import ExperimentHistory, History
+from replicate.experiment_history import ExperimentHistory
+from replicate.history import History
 from replicate.host import Host
 from replicate.maintenance.fsck import fsck
 from replicate.maintenance.report import Report

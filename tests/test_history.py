@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from replicate.history import ExperimentHistory, number
+from replicate.experiment_history import ExperimentHistory, number
 from replicate.refs import CommitRecord, UnknownRecord
 from tests.histories import checkpoint, end, history, padded, root, start
 

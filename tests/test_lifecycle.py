@@ -18,7 +18,8 @@ from replicate.errors import (
     RevisionNotFoundError,
     UnsupportedFormatError,
 )
-from replicate.history import ExperimentHistory, History, assemble
+from replicate.experiment_history import ExperimentHistory, assemble
+from replicate.history import History
 from replicate.host import Host
 from replicate.lifecycle import (
     MAX_NOTE_BYTES,

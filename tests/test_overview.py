@@ -13,9 +13,10 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicate import overview
+from replicate import overview, shards
 from replicate.errors import RevisionNotFoundError
-from replicate.history import ExperimentHistory, History, assemble
+from replicate.experiment_history import ExperimentHistory, assemble
+from replicate.history import History
 from replicate.maintenance.folding import DAY_NS, fold
 from replicate.objects.ids import ObjectID
 from replicate.overview import Overview
@@ -235,7 +236,8 @@ def test_a_prefix_is_found_by_the_names_of_records(
         assembled.append(len(records))
         return assemble(records)
 
-    monkeypatch.setattr(overview, "assemble", counting)
+    for module in (overview, shards):
+        monkeypatch.setattr(module, "assemble", counting)
     for commit in (folded.checkpoints[2].commit_id, new):
         os.unlink(cache) if cache.exists() else None
         store.history(cache).summaries  # noqa: B018 - what is new is read

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.host import Host
 from replicate.lifecycle import remove_checkpoints, remove_experiment
 from replicate.objects.ids import ObjectID

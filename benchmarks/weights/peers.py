@@ -240,6 +240,13 @@ class Library(Peer):
         self.close()
         return self._ask(restore=index, to=str(to))
 
+    def warm_up(self, index: int) -> None:
+        """Restore a save beside the process that saves: what has to be read for that is in the page cache then."""
+        saving, self._process = self._process, None
+        self.restore(index)[1].unlink()
+        self.close()
+        self._process = saving
+
 
 class Replicate(Library):
     name, tool, module, hint, is_versioning = "replicate", "Replicate", "replicate", "pip install -e .", True

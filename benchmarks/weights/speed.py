@@ -115,8 +115,8 @@ def _later(result: Result, folder: Path, model: Path, replicate: Peer) -> None:
         train(model, number + 1)
         both = [peer for peer in (replicate, borg if number < _BORG_SAVES else None) if peer is not None]
         for peer in both if number % 2 else reversed(both):
-            if peer is replicate:
-                peer.restore(number)[1].unlink()  # the save before, and with it every base of this one
+            if isinstance(peer, Replicate):
+                peer.warm_up(number)  # the save before, and with it every base of this one
             _save(result, "dense save", peer, model)
     copy = _opened(folder, SyncedCopy, "later")
     for number in range(_ROUNDS):

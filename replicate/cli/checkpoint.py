@@ -17,7 +17,7 @@ from replicate.config import find_project, new_project
 from replicate.console import ConsoleReporter
 from replicate.errors import ConflictError, InvalidInputError, ReplicateError
 from replicate.experiment import status
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.host import Host
 from replicate.presenting import describe_saved
 from replicate.refs import CommitRecord

@@ -8,7 +8,8 @@ from replicate.capture import capture
 from replicate.cli.cat_file import ObjectFinder
 from replicate.cli.options import directory_option, find, open_history, parse_pairs, parse_primary
 from replicate.errors import InvalidInputError
-from replicate.history import ExperimentHistory, History
+from replicate.experiment_history import ExperimentHistory
+from replicate.history import History
 from replicate.refs import CommitRecord
 from replicate.revisions import check_experiment_name
 from replicate.session import Session

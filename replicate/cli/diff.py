@@ -16,7 +16,8 @@ from replicate.cli.patches import echo_patch
 from replicate.cli.render import Cell, echo_json, name_commit, quote_path
 from replicate.diff import Difference, Side, diff_commits, diff_entries, diff_worktree
 from replicate.errors import InvalidInputError, PathNotFoundError, RevisionNotFoundError
-from replicate.history import ExperimentHistory, History
+from replicate.experiment_history import ExperimentHistory
+from replicate.history import History
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
 from replicate.revisions import Resolution

@@ -12,6 +12,7 @@ from replicate.cli.options import StorePlace, clean_path, find, find_itself, jso
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.encodings import Encodings, measure_files, measure_packs
 from replicate.errors import InvalidInputError, RevisionNotFoundError
+from replicate.evicted import EvictedPack, read_evicted
 from replicate.history import History
 from replicate.objects.ids import ObjectID
 from replicate.repository import Repository
@@ -48,10 +49,12 @@ def command(
     if wanted:
         _print_commits(usage, wanted, held, as_json=as_json)
         return 0
+    evicted = [one for one in read_evicted(repository.project.store) if one.pack in usage.missing]
     if as_json:
-        echo_json(_json(usage, held))
+        echo_json(_json(usage, held, evicted))
     elif usage.experiments:
         _print_experiments(usage, held)
+        _tell(usage, evicted)
     else:
         click.echo("no experiments yet", err=True)
     return 0 if usage.experiments else 1
@@ -117,16 +120,19 @@ def _print_experiments(usage: Usage, held: _Held | None) -> None:
     if not any(names):
         rows = [[row[0], *row[2:]] for row in rows]
     echo_table(rows, right=frozenset({2, 3, 4} if any(names) else {1, 2, 3}), fit=True)
-    _tell(usage)
 
 
-def _tell(usage: Usage) -> None:
+def _tell(usage: Usage, evicted: Sequence[EvictedPack]) -> None:
     if any(commit.is_hidden for one in usage.experiments for commit in one.commits):
         size = format_bytes(usage.removed)
         click.echo(f"{size} are in packs that only removed checkpoints need; nothing is freed yet", err=True)
-    if usage.missing:
-        are = "is" if len(usage.missing) == 1 else "are"
-        click.echo(f"warning: {plural(len(usage.missing), 'pack')} {are} missing, see `replicate fsck`", err=True)
+    for place in sorted({one.place for one in evicted}):
+        sizes = [one.size_bytes for one in evicted if one.place == place]
+        click.echo(f"{format_bytes(sum(sizes))} in {plural(len(sizes), 'pack')} lie only in {place}", err=True)
+    missing = len(usage.missing) - len(evicted)
+    if missing:
+        are = "is" if missing == 1 else "are"
+        click.echo(f"warning: {plural(missing, 'pack')} {are} missing, see `replicate fsck`", err=True)
 
 
 def _print_commits(
@@ -166,7 +172,8 @@ def _print_commits(
     _tell(usage)
 
 
-def _json(usage: Usage, held: _Held | None) -> dict[str, Any]:
+def _json(usage: Usage, held: _Held | None, evicted: Sequence[EvictedPack]) -> dict[str, Any]:
+    given_up = {one.pack for one in evicted}
     return {
         "experiments": [
             {
@@ -184,7 +191,8 @@ def _json(usage: Usage, held: _Held | None) -> dict[str, Any]:
         "records_bytes": usage.records,
         "in_none_bytes": usage.unreferred,
         "removed_bytes": usage.removed,
-        "missing_packs": [pack.hex() for pack in usage.missing],
+        "evicted_packs": [one.pack.hex() for one in evicted],
+        "missing_packs": [pack.hex() for pack in usage.missing if pack not in given_up],
     }
 
 

@@ -23,7 +23,8 @@ from replicate.cli.render import (
 )
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
-from replicate.history import ExperimentHistory, History
+from replicate.experiment_history import ExperimentHistory
+from replicate.history import History
 from replicate.presenting import describe_new
 from replicate.refs import CommitRecord
 from replicate.repository import Repository

@@ -89,14 +89,17 @@ def _check_sort(experiments: list[Experiment], name: str) -> None:
     """Refuse to sort by what no experiment has: the order would be an accident, and `-n 1` would take any."""
     if not experiments or any(value_of(one, name) is not None or name in one.params for one in experiments):
         return
-    known = {known for one in experiments for known in (*one.params, *one.metric_names)}
-    near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
     raise InvalidInputError(
         f"cannot sort by {name!r}: no experiment has it",
-        hint=f"did you mean {near[0]!r}?"
-        if near
-        else "-s takes a metric, a param, or created; add -desc to turn it round",
+        hint=_suggestion(experiments, name) or "-s takes a metric, a param, or created; add -desc to turn it round",
     )
+
+
+def _suggestion(experiments: list[Experiment], name: str) -> str:
+    """Ask whether a param or a metric was meant whose name is like this one."""
+    known = {known for one in experiments for known in (*one.params, *one.metric_names)}
+    near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _tell_unknown(experiments: list[Experiment], names: list[str]) -> None:
@@ -107,7 +110,8 @@ def _tell_unknown(experiments: list[Experiment], names: list[str]) -> None:
             and experiments
             and all(value_of(one, name) is None and name not in one.params for one in experiments)
         ):
-            click.echo(f"no experiment has {name!r}", err=True)
+            suggestion = _suggestion(experiments, name)
+            click.echo(f"no experiment has {name!r}" + (f"; {suggestion}" if suggestion else ""), err=True)
 
 
 def _table(experiments: list[Experiment], show_all: bool, wanted: list[str], marks: Marks) -> None:

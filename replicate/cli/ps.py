@@ -12,7 +12,7 @@ import click
 from replicate.cli.options import StorePlace, json_option, open_history, store_option
 from replicate.cli.render import Cell, echo_json, echo_table, first_line, status_cell
 from replicate.experiment import Experiment
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.presenting import json_time, to_datetime
 from replicate.refs import CommitRecord, StartRecord
 from replicate.repository import Repository

@@ -72,11 +72,13 @@ def command(
 def _follow(repository: Repository) -> int:
     """Push for the program whose pipe is our stdin until it has ended; return the exit code."""
     from replicate.sync.following import Following
+    from replicate.transport.remote import Patience
 
     os.nice(10)  # training comes first
+
     connect = functools.partial(open_other, repository.project, None, repository.host)
     try:
-        remote, beats = connect(is_patient=True), connect()
+        remote, beats = connect(Patience()), connect(Patience(attempts=2, timeout=10.0))
     except ReplicateError as exc:  # whoever started this is told
         note_outage(repository.project, repository.host, (exc.message, exc.hint or ""))
         raise
@@ -85,7 +87,7 @@ def _follow(repository: Repository) -> int:
         beats.require_store()
 
     def copy(reporter: Reporter, is_brief: bool) -> Copied:
-        to = connect() if is_brief else remote  # not `beats`: a push that is answered makes it patient
+        to = connect() if is_brief else remote
         done = push(repository, to, jobs=_BACKGROUND_JOBS, reporter=reporter)
         if not done.left:
             evict_to_limit(repository, to, reporter)

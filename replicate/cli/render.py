@@ -15,7 +15,7 @@ import click
 
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.objects.model import Mode
 from replicate.refs import CommitRecord
 from replicate.text import columns, pad, printable, printable_all, take, widest

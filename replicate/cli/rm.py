@@ -21,7 +21,8 @@ from replicate.cli.options import (
 from replicate.cli.render import echo_json
 from replicate.console import ConsoleReporter
 from replicate.errors import ConflictError, InvalidInputError, RevisionNotFoundError
-from replicate.history import ExperimentHistory, History
+from replicate.experiment_history import ExperimentHistory
+from replicate.history import History
 from replicate.lifecycle import check_is_checkpoint, remove_checkpoints, remove_experiment
 from replicate.objects.ids import ObjectID
 from replicate.refs import CommitRecord

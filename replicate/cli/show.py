@@ -318,7 +318,8 @@ def _show_checkpoint(found: Resolution, checkpoint: Checkpoint, experiment: Expe
     if checkpoint.tags:
         rows.append(["tags", ", ".join(checkpoint.tags)])
     rows += _note(found.experiment.note_of(found.record.commit_id))
-    rows.append(["saved", _time(checkpoint.created.timestamp())])
+    user, _, host = commit.author.partition("@")
+    rows.append(["saved", f"{_time(checkpoint.created.timestamp())} by {user} on {host}"])
     rows.append(["command", found.experiment.command_of(found.record)])
     size = f"{format_bytes(checkpoint.size_bytes)}, {format_bytes(checkpoint.new_bytes)} new"
     rows.append(["files", f"{plural(checkpoint.file_count, 'file')}, {size}"])

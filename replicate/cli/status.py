@@ -18,7 +18,7 @@ from replicate.console import ConsoleReporter
 from replicate.errors import InvalidInputError
 from replicate.evicted import EvictedPack, read_evicted
 from replicate.experiment import status
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.presenting import json_time, to_datetime
 from replicate.refs import CommitRecord
 from replicate.repository import Repository
@@ -107,7 +107,7 @@ def _look_elsewhere(repository: Repository) -> tuple[str, Pending]:
 def _describe(pending: Pending) -> str:
     """Return: to push: 2 checkpoints (8.4 MB)."""
     if not pending.records:
-        return "everything pushed"
+        return "everything pushed, as far as is known here"
     what = [plural(pending.experiments, "experiment")] if pending.experiments else []
     what += [plural(pending.checkpoints, "checkpoint")] if pending.checkpoints else []
     size = f" ({format_bytes(pending.size_bytes)})" if pending.size_bytes else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,9 @@ from replicate.reporting import Reporter
 from replicate.sync import Copied, Selection, is_damage
 from replicate.text import format_bytes, plural
 from replicate.transport import LocalTransport, Transport
+
+if TYPE_CHECKING:
+    from replicate.transport.remote import Patience
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _TOLD_FAILURES = 5
@@ -39,15 +42,15 @@ def sync_options(function: _F) -> _F:
     return function
 
 
-def open_other(project: Project, given: str | None, host: Host, *, is_patient: bool = False) -> Transport:
+def open_other(project: Project, given: str | None, host: Host, patience: Patience | None = None) -> Transport:
     """Return the other store: the one that was named, else that of `replicate.yaml`.
 
-    Storage elsewhere that does not answer is given up soon, as a person waits; with `is_patient` only after minutes.
+    Storage elsewhere that has not answered yet is given up soon, as a person waits, unless `patience` says otherwise.
 
     Raises:
         InvalidInputError: None is named, or it is the project's own.
     """
-    from replicate.transport.remote import Patience, open_transport
+    from replicate.transport.remote import brief_at_first, open_transport
 
     place = project.repository if given is None else given
     if not place:
@@ -55,9 +58,8 @@ def open_other(project: Project, given: str | None, host: Host, *, is_patient: b
             "there is no other store to copy from or to",
             hint="name one with -R URL, or as `repository: URL` in replicate.yaml",
         )
-    patience = None if is_patient else Patience(attempts=2, timeout=10.0)
     options = StorePlace(project.root, place).storage_options()
-    transport = open_transport(place, options, patience=patience, host=host)
+    transport = open_transport(place, options, patience=patience or brief_at_first(), host=host)
     if isinstance(transport, LocalTransport) and os.path.realpath(transport.root) == os.path.realpath(project.store):
         raise InvalidInputError(f"{place} is this project's own store", hint="name another one with -R URL")
     return transport

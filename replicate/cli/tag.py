@@ -18,7 +18,8 @@ from replicate.cli.options import (
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.console import ConsoleReporter
 from replicate.errors import ConflictError, InvalidInputError, NotFoundError
-from replicate.history import ExperimentHistory, History
+from replicate.experiment_history import ExperimentHistory
+from replicate.history import History
 from replicate.lifecycle import Change, Holder, change_tags, holders
 from replicate.objects.ids import ObjectID
 from replicate.repository import Repository

@@ -19,7 +19,8 @@ from replicate.cli.options import (
 from replicate.cli.render import Cell, echo_json, echo_table
 from replicate.console import ConsoleReporter
 from replicate.errors import RevisionNotFoundError
-from replicate.history import ExperimentHistory, History
+from replicate.experiment_history import ExperimentHistory
+from replicate.history import History
 from replicate.lifecycle import take_back, tombstones_on
 from replicate.objects.ids import ObjectID
 from replicate.presenting import json_time, to_datetime

@@ -24,7 +24,7 @@ from replicate.diff.lines import TextDiff, diff_text, is_binary
 from replicate.diff.tensors import TensorDiff, diff_tensors
 from replicate.diff.values import ValueChange, compare_values
 from replicate.errors import InvalidInputError, PathNotFoundError, WeightsFileError
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.objects.model import Mode, TreeEntry
 from replicate.objects.store import ObjectStore
 from replicate.presenting import File

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from replicate.errors import CorruptionError, KeyNotFoundError
-from replicate.history import assemble
+from replicate.experiment_history import assemble
 from replicate.objects import canonical
 from replicate.objects.ids import ObjectID
 from replicate.refs import CommitRecord, Record, RecordName

@@ -122,9 +122,12 @@ class ObjectStore:
             return b"".join(self.iter_blob(wanted, claimed_bytes=claimed_bytes))
         return bytes(self._first(wanted, kind, lambda place: self._decode(place, kind)))
 
-    def read_view(self, wanted: ObjectID) -> Buffer:
-        """Return a blob that is one frame; raises as `read`. Valid until this thread reads something else."""
-        return self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB))
+    def read_view(self, wanted: ObjectID, *, is_verified: bool = True) -> Buffer:
+        """Return a blob that is one frame; raises as `read`. Valid until this thread reads something else.
+
+        Without `is_verified` it may be damaged: for who verifies a whole that it is part of.
+        """
+        return self._first(wanted, Kind.BLOB, lambda place: self._decode(place, Kind.BLOB, is_verified=is_verified))
 
     def iter_blob(self, wanted: ObjectID, *, claimed_bytes: int | None = None) -> Iterator[bytes]:
         """Yield a blob's bytes in pieces of at most 64 MiB; raises after the last piece if the whole is not the blob.
@@ -156,10 +159,13 @@ class ObjectStore:
     ) -> None:
         """Have a blob written in pieces by the threads that decode them; raises as `iter_blob`.
 
+        What was written is the blob once this has returned: its id proves all pieces together. If it does not, they are
+        written once more, each verified by its own id, which tells what is damaged, or is read around.
+
         Args:
             wanted: The blob.
-            write: Takes an offset and the bytes there, verified, valid until it returns; called from several threads,
-                in any order.
+            write: Takes an offset and the bytes there, valid until it returns; called from several threads, in any
+                order, and for a damaged blob twice.
             advance: Hears in this thread of bytes that were written.
             claimed_bytes: What the tree says of its length.
         """
@@ -169,14 +175,27 @@ class ObjectStore:
                 write(0, data)
                 advance(len(data))
             return
+        _check_length(wanted, sum(chunk.length for chunk in chunks), claimed_bytes)
+        if self._copy_chunks(chunks, wanted, write, advance, is_verified=False).digest() != wanted:
+            _check_whole(wanted, self._copy_chunks(chunks, wanted, write, lambda size: None, is_verified=True))
+
+    def _copy_chunks(
+        self,
+        chunks: Sequence[Chunk],
+        wanted: ObjectID,
+        write: Callable[[int, Buffer], None],
+        advance: Callable[[int], None],
+        *,
+        is_verified: bool,
+    ) -> blake3:
+        """Have chunks written, and return the hasher of them all; with `is_verified` each is what its id names."""
         starts = [0, *itertools.accumulate(chunk.length for chunk in chunks)]
-        _check_length(wanted, starts[-1], claimed_bytes)
         hasher = blake3()
         turns = Turns()
 
         def work(number: int, chunk: Chunk) -> int:
             try:
-                data = self._read_chunk(chunk, wanted)
+                data = self._read_chunk(chunk, wanted, is_verified=is_verified)
                 turns.act(lambda: write(starts[number], data))
                 turns.wait(number)
                 hasher.update(data)
@@ -193,7 +212,7 @@ class ObjectStore:
             except BaseException as exc:
                 turns.stop(exc)  # whoever asked for it may close what is written to, even before all threads have ended
                 raise
-        _check_whole(wanted, hasher)
+        return hasher
 
     def in_turn(self, wanted: Sequence[ObjectID]) -> Iterator[ObjectID]:
         """Yield blobs that will be read with `iter_blob` in this order: those of a few MiB are fetched together."""
@@ -247,10 +266,10 @@ class ObjectStore:
         """Return one chunk of the blob `whole`, verified by the chunk's id and length."""
         return bytes(self._read_chunk(chunk, whole))
 
-    def _read_chunk(self, chunk: Chunk, whole: ObjectID) -> Buffer:
+    def _read_chunk(self, chunk: Chunk, whole: ObjectID, *, is_verified: bool = True) -> Buffer:
         """Return as `read_chunk`; the bytes may be in memory that this thread uses again when it reads."""
         try:
-            data = self.read_view(chunk.object_id)
+            data = self.read_view(chunk.object_id, is_verified=is_verified)
         except ObjectNotFoundError as exc:
             if exc.object_id != chunk.object_id.hex() or chunk.object_id == whole:
                 raise
@@ -377,7 +396,9 @@ class ObjectStore:
         frame = (read_frame or self._read_frame)(place)
         return frame_payload(frame, place.entry, f"pack {place.pack.hex()}", checksum=checksum)
 
-    def _decode(self, place: Place, kind: Kind, read_frame: FrameReader | None = None) -> Buffer:
+    def _decode(
+        self, place: Place, kind: Kind, read_frame: FrameReader | None = None, *, is_verified: bool = True
+    ) -> Buffer:
         """Return an object's bytes from one place, verified by its id, which proves every frame that went into it.
 
         What is wrong is decoded once more with every check on the way, to tell what is damaged, or to read around it.
@@ -386,7 +407,7 @@ class ObjectStore:
         check_entry(place.entry, kind, place_name(place))
         try:
             data = self._decode_frame(place, kind, read_frame, thorough=False)
-            if is_right(data, place, kind):
+            if not is_verified or is_right(data, place, kind):
                 return data
         except _ELSEWHERE:
             pass

@@ -34,12 +34,6 @@ class _Creatable(Protocol):
         """Create the bucket that the store is to lie in."""
 
 
-@runtime_checkable
-class _Patient(Protocol):
-    def be_patient(self) -> None:
-        """Try longer from now on."""
-
-
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Which store lies somewhere: the ids of all that were united in it, and the collections that it forgot."""
@@ -74,8 +68,6 @@ class Control:
         self._host = host
         self.place = place_of(transport)
         self.identity, self._looked_at = self._look()
-        if isinstance(transport, _Patient):  # it answers
-            transport.be_patient()
         if isinstance(transport, LocalTransport):
             transport.require_store()
 

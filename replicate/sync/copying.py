@@ -28,6 +28,7 @@ from replicate.reporting import Reporter
 from replicate.sync.control import Control
 from replicate.sync.planning import Failure, Plan, Step, batches, count_kinds, is_root
 from replicate.sync.transfer import copy_pack
+from replicate.text import format_bytes, plural
 from replicate.threads import side_by_side, worker_pool
 from replicate.transport import Transport
 
@@ -114,6 +115,13 @@ class Copying:
         self._rootless: set[ObjectID] = set()
         self._not_published: set[str] = set()
 
+    def _tell_stop(self, plan: Plan) -> None:
+        """Say how far it came: what was copied stays, and is not copied again."""
+        checkpoints, wanted = count_kinds(self._done)["c"], count_kinds(plan.steps)["c"]
+        packs = f"{format_bytes(self._bytes)} in {self._packs:,} of {plural(len(plan.packs), 'pack')}"
+        there = f"{checkpoints:,} of {plural(wanted, 'checkpoint')} and {packs} are there"
+        self._reporter.notice(f"stopped: {there}; the same command goes on from there")
+
     def run(self, plan: Plan, task: str) -> Copied:
         """Copy all that can be, and tell what was.
 
@@ -131,6 +139,10 @@ class Copying:
                 self._copy(batch)
                 if self._is_over:
                     break
+        except KeyboardInterrupt:
+            self._reporter.finish()
+            self._tell_stop(plan)
+            raise
         finally:
             self._reporter.finish()
         return Copied(

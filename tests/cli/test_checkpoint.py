@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.transport.local import Disk
 from tests.builders import noise
 from tests.cli.conftest import Vision

@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_a_file_that_was_evicted_is_told_with_its_place(shell: Shell, evicted: E
     assert result.code == 3
     told = f"weights.bin cannot be restored: object {evicted.weights[:7]} {where}"
     assert result.err.splitlines()[-2:] == [f"error: {told}; files written so far are whole", hint]
+
+
+def test_du_tells_where_packs_are(shell: Shell, evicted: Evicted) -> None:
+    result = shell("du")
+    assert result.code == 0
+    assert "missing" not in result.err
+    assert re.search(rf"^[0-9.]+ MB in \d+ packs? lie only in {re.escape(str(evicted.place))}$", result.err, re.M)
+    found = shell("du", "--json").json
+    assert found["missing_packs"] == []
+    assert found["evicted_packs"]
 
 
 def test_what_the_hint_says_helps(shell: Shell, evicted: Evicted, tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_number_limits_after_sorting(shell: Shell, vision: Vision, flag: str) ->
 
 def test_a_filter_by_a_name_that_no_experiment_has_is_told(shell: Shell, vision: Vision) -> None:
     result = shell("ls", "-q", "-f", "los != 3")
-    assert (len(result.lines), result.err) == (2, "no experiment has 'los'\n")
+    assert (len(result.lines), result.err) == (2, "no experiment has 'los'; did you mean 'loss'?\n")
 
 
 @pytest.mark.parametrize(

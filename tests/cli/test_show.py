@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 
 import numpy as np
@@ -92,6 +93,8 @@ def test_a_checkpoint_is_shown_with_metrics_params_and_files(shell: Shell, visio
     session.end("finished")
     commit = saved.base.record.commit_id
     result = shell("show", commit.hex()[:9])
+    user, _, host = saved.base.record.commit.author.partition("@")
+    assert re.fullmatch(rf"  saved       [-0-9]+ [0-9:]+ \(.+\) by {user} on {re.escape(host)}", result.lines[3])
     assert [*result.lines[:3], *result.lines[4:]] == [
         f"checkpoint {commit.hex()}",
         "  step        11",

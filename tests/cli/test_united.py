@@ -149,7 +149,11 @@ def test_a_repository_that_cannot_be_reached_is_told_once(
             "hint: `replicate push --create` makes one",
         ]
         assert result.err.count("warning") == 1
-    assert shell("rev-parse", theirs).code == 3
+    for revision in (theirs, "theirs"):
+        result = shell("rev-parse", revision)
+        assert result.code == 3
+        hint = "hint: only this machine's store was searched; repeat when the repository can be reached"
+        assert result.err.splitlines()[-1] == hint
     monkeypatch.setenv("REPLICATE_MODE", "offline")
     assert names(shell) == {"baseline", "warmup"}
     result = shell("ls")

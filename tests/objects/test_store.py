@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -316,6 +318,37 @@ def test_a_copy_that_is_not_the_blob_is_an_error(workers: int) -> None:
     objects = store_of(build_pack([swapped, *map(Frame, SOME)]), workers=workers)
     with pytest.raises(CorruptionError, match="its chunks do not match its id"):
         copied(objects, swapped, 80_000)
+
+
+DAMAGED = Frame(SOME[5], payload=b"x" * 2_000)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_copy_is_read_around_what_is_damaged(workers: int) -> None:
+    """The id of the whole tells that something is wrong; then each chunk is verified, wherever it lies."""
+    built = build_pack([LARGE, *map(Frame, SOME[:5]), DAMAGED, *map(Frame, SOME[6:])])
+    objects = store_of(built, build_pack([Frame(SOME[5])]), workers=workers)
+    out, times = bytearray(80_000), defaultdict[int, int](int)
+
+    def write(offset: int, data: Buffer) -> None:
+        out[offset : offset + len(data)] = data
+        times[offset] += 1
+
+    told: list[int] = []
+    objects.copy_blob(LARGE.object_id, write, told.append, claimed_bytes=80_000)
+    assert out == b"".join(SOME)
+    assert set(times.values()) == {2}
+    assert sum(told) == 80_000
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_copy_of_what_is_damaged_tells_the_chunk(workers: int) -> None:
+    built = build_pack([LARGE, *map(Frame, SOME[:5]), DAMAGED, *map(Frame, SOME[6:])])
+    objects = store_of(built, workers=workers)
+    with pytest.raises(CorruptionError) as caught:
+        objects.copy_blob(LARGE.object_id, lambda offset, data: None, lambda length: None, claimed_bytes=80_000)
+    told = f"blob {blob_id(SOME[5]).hex()} in pack {built.pack_id.hex()} is damaged: its bytes do not match its id"
+    assert str(caught.value).startswith(told)
 
 
 @pytest.mark.parametrize("claimed", [0, 79_999, 80_001])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from replicate.config import Project
-from replicate.history import ExperimentHistory
+from replicate.experiment_history import ExperimentHistory
 from replicate.host import Host
 from replicate.lifecycle import remove_checkpoints, remove_experiment, take_back, tombstones_on
 from replicate.objects.ids import ObjectID

@@ -80,7 +80,12 @@ def test_who_interrupts_a_push_can_rely_on_its_end(project: SampleProject, model
             if key[:72] != records[0][:72]:  # those of one experiment are put at once; others take longer
                 interrupted.wait(30)
 
+    told: list[str] = []
+
     class Interrupting(Events):
+        def notice(self, message: str) -> None:
+            told.append(message)
+
         def advance(self, files: int, size_bytes: int, new_bytes: int = 0) -> None:
             if files:
                 threading.Timer(0.1, interrupted.set).start()
@@ -91,6 +96,10 @@ def test_who_interrupts_a_push_can_rely_on_its_end(project: SampleProject, model
         push(project.open(), remote, reporter=Interrupting())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("replicate-copy")]
     assert len(records) < count
+    packs = sum(key.startswith("packs/") for key in contents(local(project)))
+    (stop,) = told
+    assert stop.startswith("stopped: 0 of 6 checkpoints and ")
+    assert stop.endswith(f" in {packs} of {packs} packs are there; the same command goes on from there")
     check_completes(project, remote, models, tmp_path)
 
 

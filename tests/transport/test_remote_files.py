@@ -19,7 +19,7 @@ from replicate.errors import (
 )
 from replicate.host import Host
 from replicate.transport.remote import Patience, RemoteTransport
-from replicate.transport.remote.driver import Trouble, piece, retry_after, shown
+from replicate.transport.remote.driver import Piece, Trouble, piece, retry_after, shown
 from replicate.transport.remote.files import FileDriver
 from replicate.transport.remote.location import parse_location
 
@@ -157,10 +157,41 @@ def test_waits_grow_and_are_never_longer_than_the_longest() -> None:
         host = Host(random=lambda size, byte=byte: byte)  # type: ignore[misc]
         patience = Patience(first_wait=1.0, longest_wait=5.0)
         transport = RemoteTransport(parse_location("memory://x"), connect, patience=patience, host=host)
-        waits = [transport._wait(attempt, 0.0) for attempt in range(1, 7)]
+        waits = [transport._wait(patience, attempt, 0.0) for attempt in range(1, 7)]
         assert waits == [factor * wait for wait in (1, 2, 4, 5, 5, 5)]
-        assert transport._wait(1, 3.0) == 3.0
-        assert transport._wait(1, 60.0) == 5.0
+        assert transport._wait(patience, 1, 3.0) == 3.0
+        assert transport._wait(patience, 1, 60.0) == 5.0
+
+
+def test_storage_that_has_not_answered_yet_is_given_up_sooner(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"12345")
+    tries: list[bool] = []
+    is_up = False
+
+    class Flaky:
+        async def get(self, path: str, start: int, end: int | None) -> Piece:
+            tries.append(is_up)
+            if not is_up:
+                raise Trouble("unreachable", "nobody is there")
+            return Piece(b"12345", 0, 5)
+
+        async def close(self) -> None:
+            pass
+
+    async def connect() -> Any:
+        return Flaky()
+
+    at_first = Patience(attempts=2, first_wait=0.0)
+    patience = Patience(attempts=5, first_wait=0.0, at_first=at_first)
+    transport = RemoteTransport(parse_location("memory://x"), connect, patience=patience)
+    for expected in (2, 5):
+        tries.clear()
+        is_up = False
+        with pytest.raises(StorageUnreachableError, match=f"{expected} tries"):
+            transport.get("packs/aa/one")
+        assert len(tries) == expected
+        is_up = True
+        assert transport.get("packs/aa/one") == b"12345"
 
 
 def test_the_time_for_an_answer_grows_with_what_is_moved() -> None:

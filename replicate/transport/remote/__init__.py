@@ -17,7 +17,7 @@ from replicate.transport.remote.driver import Driver, Patience
 from replicate.transport.remote.location import parse_location, parse_options
 from replicate.transport.remote.transport import RemoteTransport
 
-__all__ = ["Patience", "RemoteTransport", "open_transport", "remote_transport"]
+__all__ = ["Patience", "RemoteTransport", "brief_at_first", "open_transport", "remote_transport"]
 
 _EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "az": ("adlfs", "azure"), "abfs": ("adlfs", "azure")}
 _EXTRAS["sftp"] = ("paramiko", "sftp")
@@ -52,6 +52,11 @@ def open_transport(
     if parse_location(place).scheme == "file":
         return LocalTransport("/" + parse_location(place).root, durability=durability)
     return remote_transport(place, options, patience=patience, host=host)
+
+
+def brief_at_first() -> Patience:
+    """Return the patience of a person, who waits: storage that has not answered yet is given up after seconds."""
+    return Patience(at_first=Patience(attempts=3, longest_wait=1.0, timeout=6.0))
 
 
 def remote_transport(

@@ -81,6 +81,7 @@ class Patience:
         longest_wait: Seconds that a wait never exceeds.
         timeout: Seconds for an answer; to this the time comes that the bytes take at the slowest rate.
         slowest_rate: Bytes per second.
+        at_first: What holds instead until the storage has answered once: an address may be wrong, and a person waits.
     """
 
     attempts: int = 6
@@ -88,6 +89,7 @@ class Patience:
     longest_wait: float = 10.0
     timeout: float = 60.0
     slowest_rate: int = 128 << 10
+    at_first: Patience | None = None
 
     def limit(self, size: int) -> float:
         """Return how many seconds one attempt to move `size` bytes may take."""

@@ -119,6 +119,7 @@ class RemoteTransport:
         self.url = location.url
         self._above = f"{location.root}/" if location.root else ""
         self._patience = patience or Patience()
+        self._has_answered = False
         self._host = host or Host()
         self._connection = _Connection(connect)
         _open.add(self._connection)
@@ -130,10 +131,6 @@ class RemoteTransport:
     def close(self) -> None:
         """Close connections, which otherwise happens when nobody holds the transport any more. It stays usable."""
         self._connection.close()
-
-    def be_patient(self, patience: Patience | None = None) -> None:
-        """Try from now on as often and as long as this says, or as usual."""
-        self._patience = patience or Patience()
 
     def put(self, key: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
         """See `Transport.put`."""
@@ -249,26 +246,28 @@ class RemoteTransport:
 
     async def _try(self, operation: str, key: str, act: Callable[[Driver], Awaitable[T]], size: int = 0) -> T:
         """Make a request until it succeeds, is refused, or was tried often enough."""
-        patience = self._patience
+        patience = (None if self._has_answered else self._patience.at_first) or self._patience
         limit = patience.limit(size)
         for attempt in itertools.count(1):
             try:
                 async with asyncio.timeout(limit):
-                    return await act(await self._connection.driver())
+                    found = await act(await self._connection.driver())
+                    self._has_answered = True
+                    return found
             except TimeoutError:
                 trouble = Trouble("unreachable", f"no answer within {limit:,.0f} s")
             except Trouble as exc:
                 trouble = exc
             if not trouble.is_passing or attempt >= patience.attempts:
                 raise self._error(trouble, operation, key, attempt) from None  # it tells what there is to know
-            await asyncio.sleep(self._wait(attempt, trouble.wait))
+            await asyncio.sleep(self._wait(patience, attempt, trouble.wait))
         raise AssertionError("unreachable")
 
-    def _wait(self, attempt: int, asked: float) -> float:
+    def _wait(self, patience: Patience, attempt: int, asked: float) -> float:
         """Return seconds: twice as long each time, less a random part, so that many do not come back at once."""
-        longest = min(self._patience.longest_wait, self._patience.first_wait * float(2 ** (attempt - 1)))
+        longest = min(patience.longest_wait, patience.first_wait * float(2 ** (attempt - 1)))
         part = int.from_bytes(self._host.random(2)) / 0xFFFF
-        return max(longest * (0.5 + part / 2), min(asked, self._patience.longest_wait))
+        return max(longest * (0.5 + part / 2), min(asked, patience.longest_wait))
 
     def _error(self, trouble: Trouble, operation: str, key: str, attempts: int) -> Exception:
         where = f"{self.url}/{key}" if key else self.url
