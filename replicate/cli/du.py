@@ -46,18 +46,18 @@ def command(
     wanted = [_find(history, revision) for revision in revisions]
     usage = measure(repository)
     held = _Held(repository) if with_encodings else None
+    evicted = [one for one in read_evicted(repository.project.store) if one.pack in usage.missing]
     if wanted:
         _print_commits(usage, wanted, held, as_json=as_json)
-        return 0
-    evicted = [one for one in read_evicted(repository.project.store) if one.pack in usage.missing]
-    if as_json:
+    elif as_json:
         echo_json(_json(usage, held, evicted))
     elif usage.experiments:
         _print_experiments(usage, held)
-        _tell(usage, evicted)
     else:
         click.echo("no experiments yet", err=True)
-    return 0 if usage.experiments else 1
+    if usage.experiments and not as_json:
+        _tell(usage, evicted)
+    return 0 if wanted or usage.experiments else 1
 
 
 def _find(history: History, revision: str) -> tuple[ObjectID, ObjectID | None]:
@@ -169,7 +169,6 @@ def _print_commits(
     rows.append(["total", "", format_bytes(sum(one.logical for one in commits)), format_bytes(stored)])
     rows[-1] += ["", encodings_text(held.total)] if held else []
     echo_table(rows, right=frozenset({1, 2, 3}), fit=True)
-    _tell(usage)
 
 
 def _json(usage: Usage, held: _Held | None, evicted: Sequence[EvictedPack]) -> dict[str, Any]:
