@@ -163,17 +163,19 @@ def test_waits_grow_and_are_never_longer_than_the_longest() -> None:
         assert transport._wait(patience, 1, 60.0) == 5.0
 
 
-def test_storage_that_has_not_answered_yet_is_given_up_sooner(tmp_path: Path) -> None:
-    (tmp_path / "one").write_bytes(b"12345")
+def test_storage_that_has_not_answered_yet_is_given_up_sooner() -> None:
     tries: list[bool] = []
     is_up = False
+    answer: Piece | Trouble = Piece(b"12345", 0, 5)
 
     class Flaky:
         async def get(self, path: str, start: int, end: int | None) -> Piece:
             tries.append(is_up)
             if not is_up:
                 raise Trouble("unreachable", "nobody is there")
-            return Piece(b"12345", 0, 5)
+            if isinstance(answer, Trouble):
+                raise answer
+            return answer
 
         async def close(self) -> None:
             pass
@@ -192,6 +194,13 @@ def test_storage_that_has_not_answered_yet_is_given_up_sooner(tmp_path: Path) ->
         assert len(tries) == expected
         is_up = True
         assert transport.get("packs/aa/one") == b"12345"
+    answer = Trouble("absent")
+    transport = RemoteTransport(parse_location("memory://x"), connect, patience=patience)
+    with pytest.raises(KeyNotFoundError):  # an answer too
+        transport.get("packs/aa/one")
+    is_up = False
+    with pytest.raises(StorageUnreachableError, match="5 tries"):
+        transport.get("packs/aa/one")
 
 
 def test_the_time_for_an_answer_grows_with_what_is_moved() -> None:

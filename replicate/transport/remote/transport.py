@@ -258,6 +258,7 @@ class RemoteTransport:
                 trouble = Trouble("unreachable", f"no answer within {limit:,.0f} s")
             except Trouble as exc:
                 trouble = exc
+                self._has_answered |= not exc.is_passing
             if not trouble.is_passing or attempt >= patience.attempts:
                 raise self._error(trouble, operation, key, attempt) from None  # it tells what there is to know
             await asyncio.sleep(self._wait(patience, attempt, trouble.wait))
