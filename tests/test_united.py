@@ -431,7 +431,8 @@ def test_a_repository_that_hangs_is_waited_for_once_a_minute(
     storage: Transport = Breaking(MemoryTransport(), 0)
 
     def opened(place: str, options: object, *, patience: Patience, host: Host) -> Transport:
-        seconds.append(patience.attempts * patience.timeout)
+        assert patience.at_first is not None
+        seconds.append(patience.at_first.attempts * patience.at_first.timeout)
         return storage
 
     def told(place: str = URL) -> str:
