@@ -18,7 +18,7 @@ from replicate.environment import Environment
 from replicate.errors import InvalidInputError, NotFoundError, StorageError
 from replicate.experiment_history import ExperimentHistory, assemble
 from replicate.objects.ids import ObjectID
-from replicate.presenting import describe_saved, html_table, json_time, json_value, to_datetime
+from replicate.presenting import describe_saved, html_table, json_time, json_value, split_author, to_datetime
 from replicate.reporting import Reporter
 from replicate.repository import Repository
 from replicate.summary import CheckpointSummary, ExperimentSummary
@@ -59,7 +59,7 @@ class Experiment:
         self._on_error = on_error
         self._lock = threading.Lock()
         summary = self._known
-        user, _, host = summary.author.partition("@")
+        user, host = split_author(summary.author)
         self.id = summary.experiment_id.hex()
         self.name = summary.name
         self.tags = list(summary.tags)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Protocol
 
+from replicate.errors import ReplicateError
 from replicate.experiment_history import ExperimentHistory, assemble
 from replicate.objects.ids import ObjectID
 from replicate.refs import CommitRecord, Record
@@ -34,8 +35,8 @@ class Source(Protocol):
         """Return every experiment, hidden ones too, whose id begins with some hex digits."""
 
     @property
-    def is_cut_off(self) -> bool:
-        """Whether a repository elsewhere was not reached: there may be more than is told."""
+    def loss(self) -> ReplicateError | None:
+        """Why a repository elsewhere could not be read, so that there may be more than is told."""
 
     @property
     def near_experiments(self) -> Collection[ObjectID] | None:
@@ -89,9 +90,9 @@ class RecordsSource:
         return [one for one in self._experiments if one.hex().startswith(prefix)]
 
     @property
-    def is_cut_off(self) -> bool:
+    def loss(self) -> ReplicateError | None:
         """See `Source`. There are only these records."""
-        return False
+        return None
 
     @property
     def near_experiments(self) -> Collection[ObjectID] | None:
@@ -139,9 +140,9 @@ class History:
         return self._source.rootless
 
     @property
-    def is_cut_off(self) -> bool:
-        """Whether a repository elsewhere was not reached: there may be more than is told."""
-        return self._source.is_cut_off
+    def loss(self) -> ReplicateError | None:
+        """Why a repository elsewhere could not be read, so that there may be more than is told."""
+        return self._source.loss
 
     @cached_property
     def near_experiments(self) -> Collection[ObjectID] | None:

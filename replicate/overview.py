@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-from replicate.errors import CorruptionError
+from replicate.errors import CorruptionError, ReplicateError
 from replicate.experiment_history import ExperimentHistory, assemble
 from replicate.objects.ids import ObjectID
 from replicate.refs import RefStore
@@ -92,16 +92,16 @@ class Overview:
         return assemble(records)
 
     @property
-    def is_cut_off(self) -> bool:
+    def loss(self) -> ReplicateError | None:
         """See `Source`."""
         self._known  # noqa: B018 - it looks
-        return self._sides is not None and self._sides.is_lost
+        return self._sides.loss if self._sides is not None else None
 
     @property
     def near_experiments(self) -> Collection[ObjectID] | None:
         """See `Source`."""
         known = self._known
-        if self._sides is None or self._sides.is_lost:
+        if self._sides is None or self._sides.loss:
             return None
         return {ObjectID(one.experiment_id) for one in known if one.is_near}
 
@@ -109,7 +109,7 @@ class Overview:
         """See `Source`."""
         if experiment_id not in self._near:
             self.load(experiment_id)
-        if self._sides is None or self._sides.is_lost:
+        if self._sides is None or self._sides.loss:
             return None
         return self._near[experiment_id]
 

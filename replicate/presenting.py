@@ -69,6 +69,12 @@ def describe_new(record: CommitRecord) -> str:
     return f"{new}, {format_bytes(record.stored_bytes)} stored" if is_small else new
 
 
+def split_author(author: str) -> tuple[str, str]:
+    """Return user and host of an author, `user@host`; a user may have an @ too, and one of them may be missing."""
+    user, at, host = author.rpartition("@")
+    return (user, host) if at else (author, "")
+
+
 def to_datetime(time_ns: int) -> datetime.datetime:
     """Return a time in ns since 1970 as an aware datetime in UTC; out of range, the nearest that Python knows."""
     try:

@@ -13,7 +13,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from replicate.errors import AmbiguousRevisionError, CorruptionError, InvalidInputError, RevisionNotFoundError
+from replicate.errors import (
+    AmbiguousRevisionError,
+    CorruptionError,
+    InvalidInputError,
+    RevisionNotFoundError,
+    StorageMissingError,
+)
 from replicate.experiment_history import ExperimentHistory, number
 from replicate.history import History
 from replicate.objects.ids import SHORT_DIGITS, ObjectID
@@ -184,8 +190,8 @@ def _removed_hint(history: History, text: str) -> str:
     except AmbiguousRevisionError:
         return "what is named so was removed; `replicate undo` lists what can be brought back"
     except RevisionNotFoundError:
-        if history.is_cut_off:
-            return "only this machine's store was searched; repeat when the repository can be reached"
+        if history.loss is not None and not isinstance(history.loss, StorageMissingError):
+            return f"only this machine's store was searched: {history.loss.message}"
         return "`replicate ls` shows what there is"
     return f"it was removed; `replicate undo {text}` brings it back"
 

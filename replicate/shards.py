@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgpack
 from blake3 import blake3
 
-from replicate.errors import CorruptionError
+from replicate.errors import CorruptionError, ReplicateError
 from replicate.experiment_history import assemble
 from replicate.objects.ids import ID_BYTES, ObjectID
 from replicate.refs import CommitRecord, Record
@@ -30,8 +30,8 @@ class Sides(Protocol):
     """A union of two stores, as `transport.union` has it."""
 
     @property
-    def is_lost(self) -> bool:
-        """Whether there is the near one alone."""
+    def loss(self) -> ReplicateError | None:
+        """Why there is the near one alone, if so."""
 
     def has_far(self, key: str) -> bool:
         """Tell whether the far store has listed a record or a catalog."""

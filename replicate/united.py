@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from replicate.objects.pack import Place
     from replicate.objects.store import ObjectStore
 
-_ATTEMPTS, _ANSWER_SECONDS = 2, 4.5
-"""How long a repository is waited for: while it has not answered, a person waits for what lies on this machine."""
+_ATTEMPTS, _ANSWER_SECONDS, _FURTHER_SECONDS = 2, 4.5, 30.0
+"""How often and how long a repository is waited for: while it has not answered, a person waits for what lies here."""
 _BRIEF_SECONDS, _SILENCE_NS = 2.0, 60 * 10**9
 """How long one is asked that was waited for in vain a moment ago, and how long that is a moment."""
 
@@ -120,7 +120,8 @@ class UnitedRepository(Repository):
         at_first = Patience(attempts=_ATTEMPTS, longest_wait=0.5, timeout=_ANSWER_SECONDS)
         if is_brief:
             at_first = Patience(attempts=1, timeout=_BRIEF_SECONDS)
-        return open_transport(place, self.project.storage, patience=Patience(at_first=at_first), host=self.host)
+        patience = Patience(attempts=_ATTEMPTS, timeout=_FURTHER_SECONDS, at_first=at_first)
+        return open_transport(place, self.project.storage, patience=patience, host=self.host)
 
     def _silent_ns(self) -> int | None:
         """Return how long ago the repository was waited for in vain, if that was a moment ago, on this machine."""

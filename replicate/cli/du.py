@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -46,7 +46,8 @@ def command(
     wanted = [_find(history, revision) for revision in revisions]
     usage = measure(repository)
     held = _Held(repository) if with_encodings else None
-    evicted = [one for one in read_evicted(repository.project.store) if one.pack in usage.missing]
+    missing = set(usage.missing)
+    evicted = [one for one in read_evicted(repository.project.store) if one.pack in missing] if missing else []
     if wanted:
         _print_commits(usage, wanted, held, as_json=as_json)
     elif as_json:
@@ -56,7 +57,7 @@ def command(
     else:
         click.echo("no experiments yet", err=True)
     if usage.experiments and not as_json:
-        _tell(usage, evicted)
+        _tell(usage, {one.pack: one for one in evicted}, is_whole=not wanted)
     return 0 if wanted or usage.experiments else 1
 
 
@@ -122,12 +123,12 @@ def _print_experiments(usage: Usage, held: _Held | None) -> None:
     echo_table(rows, right=frozenset({2, 3, 4} if any(names) else {1, 2, 3}), fit=True)
 
 
-def _tell(usage: Usage, evicted: Sequence[EvictedPack]) -> None:
+def _tell(usage: Usage, evicted: Mapping[ObjectID, EvictedPack], *, is_whole: bool) -> None:
     if any(commit.is_hidden for one in usage.experiments for commit in one.commits):
         size = format_bytes(usage.removed)
         click.echo(f"{size} are in packs that only removed checkpoints need; nothing is freed yet", err=True)
-    for place in sorted({one.place for one in evicted}):
-        sizes = [one.size_bytes for one in evicted if one.place == place]
+    for place in sorted({one.place for one in evicted.values()}) if is_whole else ():
+        sizes = [one.size_bytes for one in evicted.values() if one.place == place]
         click.echo(f"{format_bytes(sum(sizes))} in {plural(len(sizes), 'pack')} lie only in {place}", err=True)
     missing = len(usage.missing) - len(evicted)
     if missing:

@@ -28,7 +28,7 @@ from replicate.environment import Environment, Package
 from replicate.errors import InvalidInputError, PathNotFoundError, WeightsFileError
 from replicate.experiment import Experiment
 from replicate.objects.model import Mode
-from replicate.presenting import json_value
+from replicate.presenting import json_value, split_author
 from replicate.repository import Repository
 from replicate.restoring import BlobReader, find_file, open_file
 from replicate.revisions import Resolution
@@ -318,8 +318,8 @@ def _show_checkpoint(found: Resolution, checkpoint: Checkpoint, experiment: Expe
     if checkpoint.tags:
         rows.append(["tags", ", ".join(checkpoint.tags)])
     rows += _note(found.experiment.note_of(found.record.commit_id))
-    user, _, host = commit.author.partition("@")
-    rows.append(["saved", f"{_time(checkpoint.created.timestamp())} by {user} on {host}"])
+    by = [f" {word} {part}" for word, part in zip(("by", "on"), split_author(commit.author), strict=True) if part]
+    rows.append(["saved", "".join([_time(checkpoint.created.timestamp()), *by])])
     rows.append(["command", found.experiment.command_of(found.record)])
     size = f"{format_bytes(checkpoint.size_bytes)}, {format_bytes(checkpoint.new_bytes)} new"
     rows.append(["files", f"{plural(checkpoint.file_count, 'file')}, {size}"])

@@ -117,10 +117,11 @@ class Copying:
 
     def _tell_stop(self, plan: Plan) -> None:
         """Say how far it came: what was copied stays, and is not copied again."""
-        checkpoints, wanted = count_kinds(self._done)["c"], count_kinds(plan.steps)["c"]
-        packs = f"{format_bytes(self._bytes)} in {self._packs:,} of {plural(len(plan.packs), 'pack')}"
-        there = f"{checkpoints:,} of {plural(wanted, 'checkpoint')} and {packs} are there"
-        self._reporter.notice(f"stopped: {there}; the same command goes on from there")
+        size = format_bytes(self._bytes)
+        packs = [f"{size} in {self._packs:,} of {plural(len(plan.packs), 'pack')}"] if plan.packs else []
+        records = f"{len(self._done):,} of {plural(len(plan.steps), 'record')}"
+        done = " and ".join([*packs, records])
+        self._reporter.notice(f"stopped: {done} are copied; the same command goes on from there")
 
     def run(self, plan: Plan, task: str) -> Copied:
         """Copy all that can be, and tell what was.
@@ -182,20 +183,32 @@ class Copying:
         tasks = [(pack, self._waiting[pack]) for pack in sorted(packs - self._tried) if pack in self._waiting]
         self._tried.update(pack for pack, _ in tasks)
 
-        def act(pack: ObjectID) -> int:
-            return copy_pack(self._source, self._target, pack)
+        arrived: dict[ObjectID, int] = {}
 
-        with self._workers() as pool:
-            for pack, outcome in side_by_side(tasks, act, self._jobs, is_over=lambda: self._is_over, pool=pool):
-                if isinstance(outcome, ReplicateError):
-                    self._fail(pack_key(pack), outcome)
-                    continue
-                self._unreached = 0
-                self._note_packs([pack])
-                del self._waiting[pack]
-                self._packs += 1
-                self._bytes += outcome
-                self._reporter.advance(0, outcome)
+        def act(pack: ObjectID) -> int:
+            arrived[pack] = copy_pack(self._source, self._target, pack)
+            return arrived[pack]
+
+        try:
+            with self._workers() as pool:
+                for pack, outcome in side_by_side(tasks, act, self._jobs, is_over=lambda: self._is_over, pool=pool):
+                    if isinstance(outcome, ReplicateError):
+                        self._fail(pack_key(pack), outcome)
+                        continue
+                    self._unreached = 0
+                    self._note_arrival(pack, outcome)
+                    self._reporter.advance(0, outcome)
+        except BaseException:
+            for pack, size in arrived.items():  # while the threads ended
+                if pack in self._waiting:
+                    self._note_arrival(pack, size)
+            raise
+
+    def _note_arrival(self, pack: ObjectID, size: int) -> None:
+        self._note_packs([pack])
+        del self._waiting[pack]
+        self._packs += 1
+        self._bytes += size
 
     @contextlib.contextmanager
     def _workers(self) -> Iterator[ThreadPoolExecutor]:

@@ -51,9 +51,9 @@ class UnionTransport:
             return None if self._loss else self._far
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the far store could not be read: there is the near one alone."""
-        return self._loss is not None
+    def loss(self) -> ReplicateError | None:
+        """Why the far store could not be read, if so: there is the near one alone."""
+        return self._loss
 
     def has_far(self, key: str) -> bool:
         """Tell whether the far store has listed a record or a catalog."""
@@ -146,7 +146,7 @@ class UnionTransport:
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """See `ReadsAhead.prefetch`. What is here is not read."""
         far: Transport | ReadsAhead | None = self._far
-        if self.is_lost or not (far is None or isinstance(far, ReadsAhead)):
+        if self._loss or not (far is None or isinstance(far, ReadsAhead)):
             return
         lacking = [one for one in ranges if one.key.startswith(_SHARED) and not self._is_here(one.key)]
         other = self.far if lacking else None

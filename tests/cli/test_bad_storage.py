@@ -157,6 +157,11 @@ def test_a_wrong_region(shell: Shell, vision: Vision, filled: Bucket, proxy: Fau
 
 def test_an_endpoint_where_nobody_listens(shell: Shell, vision: Vision, bucket: Bucket) -> None:
     bucket.configure(endpoint=f"http://{HOST}:{free_port()}")
+    result = shell("show", "theirs")
+    assert result.code == 3
+    assert result.err.splitlines()[-1].startswith(
+        f"hint: only this machine's store was searched: cannot list {bucket.url}/ctl/: "
+    )
     result = shell("push")
     assert result.code == 6
     assert result.err.startswith(f"error: cannot list {bucket.url}/ctl/: ")

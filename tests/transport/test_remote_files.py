@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,13 +196,47 @@ def test_storage_that_has_not_answered_yet_is_given_up_sooner() -> None:
         assert len(tries) == expected
         is_up = True
         assert transport.get("packs/aa/one") == b"12345"
-    answer = Trouble("absent")
+    for refusal in (Trouble("absent"), Trouble("passing", "slow down")):  # answers too
+        answer = refusal
+        transport = RemoteTransport(parse_location("memory://x"), connect, patience=patience)
+        is_up = True
+        with pytest.raises((KeyNotFoundError, StorageUnreachableError)):
+            transport.get("packs/aa/one")
+        is_up = False
+        with pytest.raises(StorageUnreachableError, match="5 tries"):
+            transport.get("packs/aa/one")
+
+
+def test_what_was_to_be_put_is_let_go_of_when_it_was_tried_again() -> None:
+    """No cycle of exception, traceback and frame may hold a pack until garbage is collected."""
+
+    class Pack:
+        pass
+
+    held: list[weakref.ref[Pack]] = []
+
+    class Busy:
+        async def put(self, path: str, data: bytes, *, only_new: bool) -> None:
+            pack = Pack()
+            held.append(weakref.ref(pack))
+            if len(held) < 3:
+                raise Trouble("passing", "slow down")
+
+        async def close(self) -> None:
+            pass
+
+    async def connect() -> Any:
+        return Busy()
+
+    patience = Patience(attempts=3, first_wait=0.0)
     transport = RemoteTransport(parse_location("memory://x"), connect, patience=patience)
-    with pytest.raises(KeyNotFoundError):  # an answer too
-        transport.get("packs/aa/one")
-    is_up = False
-    with pytest.raises(StorageUnreachableError, match="5 tries"):
-        transport.get("packs/aa/one")
+    gc.collect()
+    gc.disable()
+    try:
+        transport.put("packs/aa/one", b"1")
+        assert [one() for one in held] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_time_for_an_answer_grows_with_what_is_moved() -> None:

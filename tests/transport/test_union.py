@@ -121,7 +121,7 @@ def test_what_the_far_store_listed_is_known() -> None:
     union = united(near, lambda: far)
     assert not union.has_far("refs/aa/far")
     assert {info.key for info in union.list("refs/")} == {"refs/aa/near", "refs/aa/far"}
-    assert (union.has_far("refs/aa/far"), union.has_far("refs/aa/near"), union.is_lost) == (True, False, False)
+    assert (union.has_far("refs/aa/far"), union.has_far("refs/aa/near"), union.loss) == (True, False, None)
 
 
 # -- when something is wrong
@@ -136,7 +136,7 @@ def test_a_far_store_that_cannot_be_reached_is_told_once_and_left_out() -> None:
         assert [info.key for info in union.list("refs/")] == ["refs/aa/one"]
         prefetch(union, [Range("packs/aa/one", 0, 10)])
     assert losses == [GONE]
-    assert union.is_lost
+    assert union.loss is not None
 
 
 def test_a_pack_that_is_not_here_is_an_error_that_says_why() -> None:
@@ -176,10 +176,10 @@ def test_a_record_that_cannot_be_read_any_more_is_one_that_is_not_there() -> Non
     assert union.get("refs/aa/one") == b"1"
     with pytest.raises(StorageMissingError):  # a pack: who restores is told what is wrong
         union.get("packs/aa/one")
-    assert not union.is_lost
+    assert union.loss is None
     with pytest.raises(KeyNotFoundError):
         union.get("refs/aa/one")
-    assert (union.is_lost, len(losses)) == (True, 1)
+    assert [union.loss] == losses
     assert list(union.list("refs/")) == []
 
 

@@ -56,7 +56,7 @@ def open_transport(
 
 def brief_at_first() -> Patience:
     """Return the patience of a person, who waits: storage that has not answered yet is given up after seconds."""
-    return Patience(at_first=Patience(attempts=3, longest_wait=1.0, timeout=6.0))
+    return Patience(at_first=Patience(attempts=2, timeout=10.0))
 
 
 def remote_transport(

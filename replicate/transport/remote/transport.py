@@ -246,23 +246,30 @@ class RemoteTransport:
 
     async def _try(self, operation: str, key: str, act: Callable[[Driver], Awaitable[T]], size: int = 0) -> T:
         """Make a request until it succeeds, is refused, or was tried often enough."""
-        patience = (None if self._has_answered else self._patience.at_first) or self._patience
-        limit = patience.limit(size)
         for attempt in itertools.count(1):
+            limit = self._patience.limit(0)
             try:
+                async with asyncio.timeout(limit):  # a person may have to log in
+                    driver = await self._connection.driver()
+                limit = self._present_patience.limit(size)
                 async with asyncio.timeout(limit):
-                    found = await act(await self._connection.driver())
+                    found = await act(driver)
                     self._has_answered = True
                     return found
             except TimeoutError:
                 trouble = Trouble("unreachable", f"no answer within {limit:,.0f} s")
             except Trouble as exc:
-                trouble = exc
-                self._has_answered |= not exc.is_passing
+                trouble = exc.with_traceback(None)  # which holds this frame, and what is to be put
+                self._has_answered |= exc.kind != "unreachable"
+            patience = self._present_patience
             if not trouble.is_passing or attempt >= patience.attempts:
                 raise self._error(trouble, operation, key, attempt) from None  # it tells what there is to know
             await asyncio.sleep(self._wait(patience, attempt, trouble.wait))
         raise AssertionError("unreachable")
+
+    @property
+    def _present_patience(self) -> Patience:
+        return (None if self._has_answered else self._patience.at_first) or self._patience
 
     def _wait(self, patience: Patience, attempt: int, asked: float) -> float:
         """Return seconds: twice as long each time, less a random part, so that many do not come back at once."""
