@@ -7,9 +7,10 @@ holds the locks of `threading`. Who waited for a thread there would wait for eve
 from __future__ import annotations
 
 import contextlib
+import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -17,27 +18,57 @@ from replicate.errors import ReplicateError
 
 DEFAULT_JOBS = 8
 MAX_HELD_BYTES = 192 << 20
+_AGAIN_SECONDS = 0.1
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+_waits: dict[object, tuple[threading.Thread, Callable[[], object]]] = {}
+
+
+@contextlib.contextmanager
+def ended_by(end: Callable[[], object]) -> Iterator[None]:
+    """Tell how this thread's wait in a `with` block is ended, where whoever waits for the thread is interrupted."""
+    token = object()
+    _waits[token] = (threading.current_thread(), end)
+    try:
+        yield
+    finally:
+        _waits.pop(token, None)
 
 
 @contextlib.contextmanager
 def worker_pool(workers: int, name: str) -> Iterator[ThreadPoolExecutor]:
     """A pool for a `with` block. At its end nothing is begun any more, and what was begun is waited for.
 
-    Where the block ends because the generator that it stands in is closed, nothing is waited for.
+    Where the block is interrupted, what its threads wait for is ended. Where it ends because the generator that it
+    stands in is closed, nothing is waited for.
     """
-    pool = ThreadPoolExecutor(workers, name)
+    threads: set[threading.Thread] = set()
+    pool = ThreadPoolExecutor(workers, name, initializer=lambda: threads.add(threading.current_thread()))
     try:
-        yield pool
+        with ended_by(lambda: _end_waits(threads)):  # it may be used in another pool's thread
+            yield pool
     except GeneratorExit:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
-    except BaseException:
+    except Exception:
         pool.shutdown(cancel_futures=True)
         raise
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        while alive := {one for one in threads if one.is_alive()}:
+            _end_waits(alive)
+            next(iter(alive)).join(_AGAIN_SECONDS)  # it may have begun to wait for something else
+        raise
     pool.shutdown()
+
+
+def _end_waits(threads: Collection[threading.Thread]) -> None:
+    for thread, end in list(_waits.values()):
+        if thread in threads:
+            end()
 
 
 def side_by_side(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 
 import pytest
 
@@ -14,6 +16,7 @@ from replicate.objects.ids import Kind, ObjectID
 from replicate.objects.pack import Entry, Place
 from replicate.threads import side_by_side, worker_pool
 from replicate.transport import MemoryTransport, Range
+from replicate.transport.remote import loop
 from tests.builders import some_id
 
 
@@ -226,3 +229,29 @@ def test_a_pool_waits_for_what_was_begun_where_an_error_ends_its_block() -> None
     with pytest.raises(StorageError):
         fail()
     assert done == [1]
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_who_is_interrupted_does_not_wait_for_what_threads_wait_for(is_nested: bool) -> None:
+    """Storage that hangs would keep a program from its end for minutes."""
+    begun = threading.Barrier(3)
+
+    def wait() -> None:
+        begun.wait(10)
+        loop.run(asyncio.sleep(3600))
+
+    def wait_in_another() -> None:
+        with worker_pool(1, "inner") as inner:
+            inner.submit(wait).result()
+
+    ended: list[Future[None]] = []
+
+    def begin() -> None:
+        with worker_pool(2, "outer") as pool:
+            ended.extend(pool.submit(wait_in_another if is_nested else wait) for _ in range(2))
+            begun.wait(10)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    assert [type(one.exception(0)) for one in ended] == [CancelledError, CancelledError]

@@ -10,7 +10,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +18,7 @@ from replicate.diff.files import Opened
 from replicate.objects.codecs.concat import Chunk
 from replicate.tensors import Tensor, TensorFile
 from replicate.tensors.values import Extent, Span
+from replicate.threads import worker_pool
 
 _SLICE_BYTES = 4 << 20
 _MAX_GATHERED_BYTES = 64 << 20
@@ -100,7 +101,7 @@ def diff_tensors(before: Opened, after: Opened, path: str, limit_bytes: int | No
         name: TensorChange("added", None, one) for name, one in new.items() if name not in old
     }
     if is_compared and doubtful:
-        with ThreadPoolExecutor(2, "replicate-diff") as pool:
+        with worker_pool(2, "replicate-diff") as pool:
             found |= {name: pair.compare(old[name], new[name], pool) for name in doubtful}
     else:
         found |= {name: TensorChange("changed", old[name], new[name]) for name in doubtful}

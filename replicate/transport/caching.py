@@ -9,10 +9,10 @@ import contextlib
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar, runtime_checkable
 
 from replicate.errors import KeyNotFoundError, StorageDeniedError
+from replicate.threads import worker_pool
 from replicate.transport.blocks import BLOCK_BYTES, WHOLE, BlockFolder, cut
 from replicate.transport.protocol import KeyInfo, Range, Transport
 
@@ -209,9 +209,6 @@ def _all(act: Callable[[_T], object], items: Sequence[_T], at_once: int) -> None
         for item in items:
             try_one(item)
         return
-    pool = ThreadPoolExecutor(min(at_once, len(items)), "replicate-fetch")
-    try:
+    with worker_pool(min(at_once, len(items)), "replicate-fetch") as pool:
         for _ in pool.map(try_one, items):
             pass
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import secrets
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +172,29 @@ def test_an_endpoint_where_nobody_listens(shell: Shell, vision: Vision, bucket: 
     assert result.err.startswith(f"error: cannot list {bucket.url}/ctl/: ")
     assert result.err.endswith(CHECK_NETWORK)
     assert shell("ls", "-R", bucket.url).code == 6
+
+
+@pytest.mark.parametrize("verb", ["PUT", "GET"])
+def test_who_presses_ctrl_c_does_not_wait_for_storage_that_hangs(
+    shell: Shell, vision: Vision, bucket: Bucket, proxy: FaultProxy, tmp_path: Path, verb: str
+) -> None:
+    vision.project.write("large.bin", os.urandom(3 << 20))
+    assert shell("checkpoint", "-q", "large.bin").code == 0
+    command = ["push", "--create"]
+    if verb == "GET":
+        assert shell("push", "--create").code == 0
+        command = ["checkout", "-R", bucket.url, "latest", "-o", str(tmp_path / "out")]
+    proxy.requests.clear()
+    proxy.choose = lambda request: Fault("stall") if request.startswith(verb) and "/packs/" in request else None
+    process = subprocess.Popen(
+        [sys.executable, "-m", "replicate", *command], cwd=vision.project.root, stderr=subprocess.PIPE, text=True
+    )
+    while not any(request.startswith(verb) and "/packs/" in request for request in list(proxy.requests)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)  # a request alone has 60 s
+    assert (process.returncode, told.splitlines()[-1]) == (130, "error: interrupted")
 
 
 def test_an_endpoint_that_is_something_else(shell: Shell, vision: Vision, bucket: Bucket, proxy: FaultProxy) -> None:

@@ -78,6 +78,7 @@ class FaultProxy:
         self.port = free_port()
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
+        self._transports: set[asyncio.WriteTransport] = set()  # of every connection: who closes may still be sending
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop holds none of a client that left
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -105,26 +106,39 @@ class FaultProxy:
     async def _run(self) -> None:
         await self._listen()
         await self._stop.wait()
-        if self._server is not None:
-            self._server.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while not self.is_up.is_set():  # who is cancelled while it begins to listen loses a socket
+                    await asyncio.sleep(0.01)
+        await self._listen_no_more()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._clients:  # those whose task was cancelled before it began
-            writer.transport.abort()
+        for transport in self._transports:
+            transport.abort()
         await asyncio.sleep(0.01)  # for the loop to close them
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._connected, HOST, self.port, limit=1 << 20)
         self.is_up.set()
 
+    async def _listen_no_more(self) -> None:
+        """Close the server, once those connections are made that it accepts: asyncio would lose their sockets."""
+        server, self._server = self._server, None
+        if server is not None:
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            try:
+                await asyncio.sleep(0.01)
+            finally:
+                server.close()
+
     async def _go_down(self, seconds: float) -> None:
         """Refuse connections for a while, and end those that there are."""
         if self._server is None:  # it is down already
             return
         self.is_up.clear()
-        self._server.close()
-        self._server = None
+        await self._listen_no_more()
         for writer in list(self._clients):
             _reset(writer)
         await asyncio.gather(asyncio.to_thread(self.on_down), asyncio.sleep(seconds))
@@ -132,6 +146,7 @@ class FaultProxy:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)
+        self._transports.add(writer.transport)
         self._hold(asyncio.create_task(self._talk(reader, writer)))
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -198,6 +213,7 @@ class FaultProxy:
         if request.body and not request.header("content-length"):
             kept.append(("Content-Length", str(len(request.body))))
         reader, writer = await asyncio.open_connection(HOST, self.upstream, limit=1 << 20)
+        self._transports.add(writer.transport)
         try:
             writer.write(Message(request.start, [*kept, ("Connection", "close")], request.body).encoded())
             await writer.drain()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from replicate.threads import ended_by
+
 T = TypeVar("T")
 
 
@@ -63,7 +65,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def wait(future: Future[T]) -> T:
     """Return what a coroutine that was begun returns. It is cancelled if the caller is interrupted."""
     try:
-        return future.result()
+        with ended_by(future.cancel):
+            return future.result()
     except BaseException:
         future.cancel()
         raise
