@@ -255,7 +255,15 @@ class BackgroundPush:
                     return code
         reporter.finish()
         reporter.warn(f"nothing was pushed for {_PATIENCE:.0f} s; `replicate status` tells what is missing there")
+        self._note_silence()
         return None
+
+    def _note_silence(self) -> None:
+        """Keep that the repository did not answer, for `status`; this process has told of it."""
+        place = self._project.repository
+        note_outage(self._project, self._host, (f"{place} did not answer for {_PATIENCE:.0f} s", _BY_HAND))
+        outage = read_outage(self._project)
+        self._told_since = outage.since_ns if outage else self._told_since
 
 
 _running: dict[str, BackgroundPush] = {}

@@ -257,9 +257,12 @@ def test_a_push_that_does_not_move_keeps_no_program_from_its_end(training: Train
         assert f"waiting for {training.team}; Ctrl-C twice leaves it to the background" in err
         assert "warning: nothing was pushed for 0 s; `replicate status` tells what is missing there" in err
         assert err.endswith(f"the push to {training.team} goes on in the background\n")
+        assert err.count("warning") == 1
         assert training.published() == []
+        assert f"{training.team} did not answer for 0 s" in training.replicate("status").stdout
     wait_for(lambda: training.pending == Pending())
     assert training.published() == [0, 1, 2]
+    wait_for(lambda: "push fails" not in training.replicate("status").stdout)
 
 
 def test_a_fork_that_lives_on_keeps_no_push_waiting(training: Training) -> None:
