@@ -24,14 +24,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-_waits: dict[object, tuple[threading.Thread, Callable[[], object]]] = {}
+_local = threading.local()
+_waits: dict[object, tuple[threading.Thread, bool, Callable[[], object]]] = {}
 
 
 @contextlib.contextmanager
 def ended_by(end: Callable[[], object]) -> Iterator[None]:
     """Tell how this thread's wait in a `with` block is ended, where whoever waits for the thread is interrupted."""
     token = object()
-    _waits[token] = (threading.current_thread(), end)
+    _waits[token] = (threading.current_thread(), getattr(_local, "is_worker", False), end)
     try:
         yield
     finally:
@@ -46,12 +47,18 @@ def worker_pool(workers: int, name: str) -> Iterator[ThreadPoolExecutor]:
     stands in is closed, nothing is waited for.
     """
     threads: set[threading.Thread] = set()
-    pool = ThreadPoolExecutor(workers, name, initializer=lambda: threads.add(threading.current_thread()))
+
+    def begin() -> None:
+        _local.is_worker = True
+        threads.add(threading.current_thread())
+
+    pool = ThreadPoolExecutor(workers, name, initializer=begin)
     try:
         with ended_by(lambda: _end_waits(threads)):  # it may be used in another pool's thread
             yield pool
     except GeneratorExit:
         pool.shutdown(wait=False, cancel_futures=True)
+        _end_waits(threads)  # Python itself waits for threads when it ends
         raise
     except Exception:
         pool.shutdown(cancel_futures=True)
@@ -59,15 +66,16 @@ def worker_pool(workers: int, name: str) -> Iterator[ThreadPoolExecutor]:
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         while alive := {one for one in threads if one.is_alive()}:
-            _end_waits(alive)
+            _end_waits(None)  # of all pools: one's thread may wait for what another's reads
             next(iter(alive)).join(_AGAIN_SECONDS)  # it may have begun to wait for something else
         raise
     pool.shutdown()
 
 
-def _end_waits(threads: Collection[threading.Thread]) -> None:
-    for thread, end in list(_waits.values()):
-        if thread in threads:
+def _end_waits(threads: Collection[threading.Thread] | None) -> None:
+    """End what some threads wait for, with None those of all pools."""
+    for thread, is_worker, end in list(_waits.values()):
+        if is_worker if threads is None else thread in threads:
             end()
 
 
