@@ -120,7 +120,7 @@ class UnitedRepository(Repository):
         at_first = Patience(attempts=_ATTEMPTS, longest_wait=0.5, timeout=_ANSWER_SECONDS)
         if is_brief:
             at_first = Patience(attempts=1, timeout=_BRIEF_SECONDS)
-        patience = Patience(attempts=_ATTEMPTS, timeout=_FURTHER_SECONDS, at_first=at_first)
+        patience = Patience(timeout=_FURTHER_SECONDS, at_first=at_first)
         return open_transport(place, self.project.storage, patience=patience, host=self.host)
 
     def _silent_ns(self) -> int | None:
