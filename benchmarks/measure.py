@@ -19,6 +19,9 @@ import zstandard
 
 import replicate
 
+_SETTLING_SECONDS = 3.0
+_TOUCHED_PART = 2.5
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -62,8 +65,7 @@ def run(
     os.sync()  # what the command before left to be written must not slow this one down
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
-        # An installed program keeps its compiled bytecode, ours and the other tools.
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        inherited = environment_of_programs()
         process = subprocess.Popen(command, cwd=cwd, env=inherited | dict(environment or {}), stdout=out, stderr=err)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
@@ -80,14 +82,23 @@ def run(
     return Sample(call, wall if whole else None, cpu if whole else None, peak if is_own else None)
 
 
-def warm_memory(size: int) -> None:
-    """Touch and free so much memory, in another process.
+def environment_of_programs() -> dict[str, str]:
+    """Return this process's environment, in which programs keep their compiled bytecode, as installed ones do."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
-    In a virtual machine, memory that nobody used for some seconds may have gone back to the host, and comes back at
-    0.5 GB/s: ten times slower than a copy. Whoever fills the page cache next would pay for that.
+
+def warm_memory(size: int) -> None:
+    """Have so much memory ready for the next process: wait, then touch and free more than that, in another one.
+
+    In a virtual machine, memory that nobody used for some seconds may go back to the host, and comes back at 0.5 GB/s:
+    ten times slower than a copy. Whoever fills the page cache next would pay for that. What the process before freed goes
+    back some two seconds later, together with what is free then: hence the wait. And a kernel hands out other free pages
+    before those that were freed last: hence more.
     """
     os.sync()  # now, not in `run`: that could take long enough for the memory to go again
-    subprocess.run([sys.executable, "-c", "import sys; b'x' * int(sys.argv[1])", str(size)], check=True)
+    time.sleep(_SETTLING_SECONDS)
+    touched = int(_TOUCHED_PART * size)
+    subprocess.run([sys.executable, "-c", "import sys; b'x' * int(sys.argv[1])", str(touched)], check=True)
 
 
 def stored(folder: Path) -> Stored:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import Sample, run, warm_memory
+from benchmarks.measure import Sample, environment_of_programs, run, warm_memory
 from benchmarks.remote.tools import Aws, Dvc, Rclone, Replicate, Tool
 from benchmarks.results import Result, Target, ratio
 from replicate.transport import LocalTransport
@@ -162,7 +162,7 @@ def _train(work: Path, place: str, environment: dict[str, str], mode: str) -> Sa
     process = subprocess.run(
         [sys.executable, "train.py"],
         cwd=work,
-        env={**_environment(), **environment, "REPLICATE_MODE": mode},
+        env={**environment_of_programs(), **environment, "REPLICATE_MODE": mode},
         capture_output=True,
         check=True,
     )
@@ -185,12 +185,6 @@ for step in range(10):
     taken.append(time.perf_counter() - start)
 print(json.dumps(taken))
 """
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _upload(store: Path, url: str, endpoint: str) -> None:

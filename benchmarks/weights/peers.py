@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from benchmarks.measure import Sample, run
+from benchmarks.measure import Sample, environment_of_programs, run
 
 _HERE = Path(__file__).resolve().parents[2]
 _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -211,7 +211,7 @@ class Library(Peer):
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "benchmarks.weights.worker", self.tool, str(self.store)]
-        environment = {**os.environ, **self.environment, "PYTHONPATH": str(_HERE)}
+        environment = {**environment_of_programs(), **self.environment, "PYTHONPATH": str(_HERE)}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.worktree, env=environment, stdin=pipe, stdout=pipe, text=True)
 
