@@ -91,9 +91,9 @@ def warm_memory(size: int) -> None:
     """Have so much memory ready for the next process: wait, then touch and free more than that, in another one.
 
     In a virtual machine, memory that nobody used for some seconds may go back to the host, and comes back at 0.5 GB/s:
-    ten times slower than a copy. Whoever fills the page cache next would pay for that. What the process before freed goes
-    back some two seconds later, together with what is free then: hence the wait. And a kernel hands out other free pages
-    before those that were freed last: hence more.
+    ten times slower than a copy. Whoever fills the page cache next would pay for that. What the process before freed
+    goes back some two seconds later, together with what is free then: hence the wait. And a kernel hands out other free
+    pages before those that were freed last: hence more.
     """
     os.sync()  # now, not in `run`: that could take long enough for the memory to go again
     time.sleep(_SETTLING_SECONDS)
