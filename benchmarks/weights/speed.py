@@ -17,6 +17,7 @@ from benchmarks.weights.peers import Borg, Copy, Peer, Replicate, Restic, Synced
 
 _TENSOR_ITEMS = 4 << 20
 _ROUNDS = 3
+_CHECKOUTS = 5
 _DENSE_SAVES = 15  # after the first: the last has a base whose base has a base, four deep, where bases skip
 _BORG_SAVES = 5
 _STEP = 1e-3  # of a weight's spread, per save
@@ -59,7 +60,8 @@ def measure(folder: Path, size: int) -> Result:
     """Measure everything in `folder`, with a model of about `size` bytes."""
     model = make_model(folder / "model.safetensors", size)
     size = model.stat().st_size
-    result = Result("speed", f"one fp32 model of {size / 1e9:.2f} GB; {_ROUNDS} rounds, {_DENSE_SAVES} dense saves")
+    often = f"{_ROUNDS} rounds, {_DENSE_SAVES} dense saves, {_CHECKOUTS} checkouts of each"
+    result = Result("speed", f"one fp32 model of {size / 1e9:.2f} GB; {often}")
     _first(result, folder, model)
     replicate, copy = _opened(folder, Replicate, "later"), _opened(folder, Copy, "later")
     try:
@@ -68,7 +70,7 @@ def measure(folder: Path, size: int) -> Result:
         warm_memory(size)
         copy.save(model, 4)
         last = replicate.saved - 1
-        for _ in range(_ROUNDS):
+        for _ in range(_CHECKOUTS):
             for operation, peer, index in (
                 ("checkout of the first save", replicate, 0),
                 (f"checkout of save {_DENSE_SAVES + 1}", replicate, _DENSE_SAVES),
