@@ -9,7 +9,7 @@ from replicate.checkpoints import Checkpoint
 from replicate.config import cache_folder, find_project, mode, require_project, storage_options
 from replicate.errors import InvalidInputError, RevisionNotFoundError
 from replicate.experiment import Experiment, ExperimentList
-from replicate.filters import Filter
+from replicate.filters import Filter, remarks
 from replicate.history import History
 from replicate.host import Host
 from replicate.lifecycle import remove_checkpoints, remove_experiment, take_back, tombstones_on
@@ -28,7 +28,7 @@ class ExperimentCollection:
 
     Args:
         directory: A folder of the project; None means the current folder at the time of the call.
-        reporter: Hears of damaged records.
+        reporter: Hears of damaged records, and of filters that nothing can match.
         repository: Another store, which is only read: a URL, or a folder. No project is needed then.
     """
 
@@ -57,9 +57,13 @@ class ExperimentCollection:
                 f"filter is of type {type(filter).__name__}; it must be text or a function", hint='as "loss < 0.2"'
             )
         repository, history = self._open()
-        found = (Experiment(repository, one, self._reporter) for one in history.summaries)
-        matches = Filter.parse(filter).matches if isinstance(filter, str) else filter
-        return ExperimentList(one for one in found if matches is None or matches(one))
+        found = [Experiment(repository, one, self._reporter) for one in history.summaries]
+        if isinstance(filter, str):
+            condition = Filter.parse(filter)
+            for remark in remarks([condition], found):
+                self._reporter.notice(remark)
+            filter = condition.matches
+        return ExperimentList(one for one in found if filter is None or filter(one))
 
     def __iter__(self) -> Iterator[Experiment]:
         """Yield the experiments, oldest first."""

@@ -6,11 +6,12 @@ A bar appears only on a terminal, and only when a task takes longer than a secon
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import sys
 import time
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from replicate.text import format_bytes, format_seconds, printable_message
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _BAR_AFTER_SECONDS = 1.0
 _REDRAW_SECONDS = 0.1
+_BESIDE = 33  # columns for a bar of 8, "999.9 MB/s, 59 s left", and blanks
 
 
 class ConsoleReporter:
@@ -28,7 +30,12 @@ class ConsoleReporter:
         quiet: Warnings only.
         stream: Where to.
         bar_after: How many seconds a task takes before it gets a bar.
+
+    Attributes:
+        with_bar: The one whose bar is on the terminal: lines of others go above it.
     """
+
+    with_bar: ClassVar[ConsoleReporter | None] = None
 
     def __init__(
         self, *, quiet: bool = False, stream: IO[str] | None = None, bar_after: float = _BAR_AFTER_SECONDS
@@ -86,7 +93,7 @@ class ConsoleReporter:
         if self._progress is not None:
             with self._while_there_is_a_terminal():
                 self._progress.stop()
-            self._progress = None
+            self._progress = ConsoleReporter.with_bar = None
 
     @contextlib.contextmanager
     def _while_there_is_a_terminal(self) -> Iterator[None]:
@@ -94,7 +101,7 @@ class ConsoleReporter:
         try:
             yield
         except (OSError, ValueError):
-            self._progress = None
+            self._progress = ConsoleReporter.with_bar = None
             self._bar_after = math.inf
 
     def notice(self, message: str) -> None:
@@ -126,16 +133,21 @@ class ConsoleReporter:
         return self._bytes if self._total_bytes else self._files
 
     def _describe(self) -> str:
+        """Return what is told beside the bar: what is left out first comes last."""
         if not self._total_bytes:
             return f"{self._task}  {self._files:,} of {self._total_files:,}"
         files = f"{self._files:,} of {self._total_files:,} files, " if self._total_files > 1 else ""
         new = f", {format_bytes(self._new)} new" if self._new else ""
-        return f"{self._task}  {files}{format_bytes(self._bytes)} of {format_bytes(self._total_bytes)}{new}"
+        size = f"{format_bytes(self._bytes)} of {format_bytes(self._total_bytes)}"
+        texts = (f"{self._task}  {files}{size}{new}", f"{self._task}  {files}{size}", f"{self._task}  {size}")
+        room = self._progress.console.width - _BESIDE if self._progress is not None else 0
+        return next((text for text in texts if len(text) <= room), texts[-1])
 
     def _start_bar(self) -> None:
         # rich takes 60 ms to import; most saves never show a bar.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+        from rich.table import Column
         from rich.text import Text
 
         in_bytes = bool(self._total_bytes)
@@ -149,10 +161,11 @@ class ConsoleReporter:
                 rate = f"{format_bytes(int(task.speed))}/s, " if in_bytes else ""
                 return Text(f"{rate}{shown} left")
 
+        one_line = Column(no_wrap=True, overflow="ellipsis")  # a bar of two lines leaves one behind
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=one_line),
             BarColumn(bar_width=24),
-            RateColumn(),
+            RateColumn(table_column=one_line),
             console=Console(file=self._stream),
             transient=True,
             redirect_stdout=False,  # what other threads print is none of ours
@@ -162,3 +175,12 @@ class ConsoleReporter:
         total = self._total_bytes or self._total_files
         self._bar = self._progress.add_task(self._describe(), total=total, completed=self._done)
         self._progress.start()
+        ConsoleReporter.with_bar = self
+
+
+class LogHandler(logging.Handler):
+    """Writes what the library logs as notices: that storage does not answer, say. Any thread may log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        (ConsoleReporter.with_bar or ConsoleReporter()).notice(record.getMessage())

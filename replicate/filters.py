@@ -8,10 +8,11 @@ text; a missing value equals `none` only and sorts last.
 from __future__ import annotations
 
 import datetime
+import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,10 @@ class Filter:
             raise InvalidInputError(
                 f"{text!r} is no filter: it holds several conditions", hint="repeat -f; all must hold"
             )
+        if value[0] in "=<>!":
+            raise InvalidInputError(
+                f"{text!r} is no filter: it has two operators", hint="quote a text that begins so: NAME = '<text>'"
+            )
         if name == "tag" and operator not in ("=", "!="):
             raise InvalidInputError(f"{text!r} is no filter: an experiment has a tag or not", hint='write "tag = NAME"')
         if name == "status" and value not in _STATUSES:
@@ -89,6 +94,41 @@ def value_of(experiment: Experiment, name: str) -> Any:
     if nested is None:
         nested = _nested(experiment.params, name)
     return experiment.note or None if nested is None and name == "note" else nested
+
+
+def is_known(experiments: Sequence[Experiment], name: str) -> bool:
+    """Tell whether a name means something for one of the experiments, were it `none`."""
+    return any(value_of(one, name) is not None or name in one.params for one in experiments)
+
+
+def suggestion(experiments: Sequence[Experiment], name: str) -> str:
+    """Ask whether a name was meant that is like this one, which no experiment has; nothing when none is."""
+    known = {known for one in experiments for known in (*one.params, *one.metric_names)} | {*_FIELDS, "tag", "note"}
+    near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def remarks(filters: Sequence[Filter], experiments: Sequence[Experiment]) -> Iterator[str]:
+    """Yield a sentence about each filter that nothing can match: a typing error more often than not."""
+    for one in filters:
+        if one.name == "tag" or not experiments:
+            continue
+        if not is_known(experiments, one.name):
+            near = suggestion(experiments, one.name)
+            yield f"no experiment has {one.name!r}" + (f"; {near}" if near else "")
+        elif isinstance(one.value, str) and one.operator != "!=" and _is_number_in_all(experiments, one.name):
+            yield f"{one.name!r} is a number in all experiments that have it, and {one.value!r} is none"
+
+
+def _is_number_in_all(experiments: Sequence[Experiment], name: str) -> bool:
+    is_number = False
+    for experiment in experiments:
+        value = value_of(experiment, name)
+        if value is not None:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number:
+                break
+    return is_number
 
 
 def _nested(values: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from replicate.console import ConsoleReporter
+from replicate.console import ConsoleReporter, LogHandler
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -124,6 +125,24 @@ def test_a_long_task_shows_a_bar_on_a_terminal(terminal: Terminal) -> None:
     assert "saving  4 of 4 files, 4.0 MB of 4.0 MB ━" in terminal.text
 
 
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ("60", "saving  4.0 MB of 4.0 MB ━"),
+        ("80", "saving  4 of 4 files, 4.0 MB of 4.0 MB ━"),
+        ("90", "saving  4 of 4 files, 4.0 MB of 4.0 MB, 4.0 MB new ━"),
+    ],
+)
+def test_a_bar_has_one_line(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str, text: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    reporter = ConsoleReporter(stream=terminal, bar_after=0)
+    reporter.begin("saving", 4, 4_000_000)
+    reporter.advance(4, 4_000_000, 4_000_000)
+    assert text in terminal.text
+    assert "\n" not in terminal.text
+    reporter.finish()
+
+
 def test_of_a_single_file_only_bytes_are_counted(terminal: Terminal) -> None:
     reporter = ConsoleReporter(stream=terminal, bar_after=0)
     reporter.begin("checking out", 1, 3_000_000)
@@ -196,3 +215,21 @@ def test_no_color_is_heeded(terminal: Terminal, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("NO_COLOR", "1")
     save(ConsoleReporter(stream=terminal, bar_after=0), 2, 1_000)
     assert not re.search(r"\x1b\[[0-9;]*m", terminal.getvalue())
+
+
+# -- what the library logs
+
+
+def test_what_is_logged_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    LogHandler().handle(logging.makeLogRecord({"msg": "waiting for %s", "args": ("s3://x",)}))
+    assert capsys.readouterr().err == "waiting for s3://x\n"
+
+
+def test_what_is_logged_goes_above_a_bar(terminal: Terminal) -> None:
+    reporter = ConsoleReporter(stream=terminal, bar_after=0.0)
+    reporter.begin("saving", 2, 200)
+    reporter.advance(1, 100)
+    LogHandler().handle(logging.makeLogRecord({"msg": "waiting"}))
+    reporter.finish()
+    assert "waiting\n" in terminal.text.replace("\r", "")
+    assert ConsoleReporter.with_bar is None

@@ -319,6 +319,7 @@ def test_experiments_are_listed_oldest_first_and_filtered(project: SampleProject
     found = ExperimentCollection()
     assert [one.name for one in found.list()] == ["e0", "e1", "e2"]
     assert [one.name for one in found.list(lambda one: one.params["n"] > 0)] == ["e1", "e2"]
+    assert [one.name for one in found.list("n > 1")] == ["e2"]
     assert found.latest().name == "e2"
     assert found.get("e1").params == {"n": 1}
     assert found.get(found.latest().id[:4]).name == "e2"
@@ -386,6 +387,11 @@ def test_times_are_shown_in_utc(time_ns: int, text: str) -> None:
 )
 def test_json_has_nan_and_infinities_as_text(value: Any, shown: Any) -> None:
     assert json_value(value) == shown
+
+
+def test_a_filter_that_nothing_can_match_is_told(project: SampleProject, experiment: Experiment) -> None:
+    assert list(ExperimentCollection(project.root, project.events).list("lss < 3")) == []
+    assert project.events.notices[-1] == "no experiment has 'lss'; did you mean 'loss'?"
 
 
 def test_what_cannot_be_compared_or_filtered_by_says_so(project: SampleProject, experiment: Experiment) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
-from replicate.filters import Filter, parse_value, sort_experiments, value_of
+from replicate.filters import Filter, parse_value, remarks, sort_experiments, value_of
 from replicate.host import Host
 from tests.projects import SampleProject
 
@@ -86,6 +86,15 @@ def test_what_is_no_filter_is_refused(text: str) -> None:
         Filter.parse(text)
     assert caught.value.message == f"{text!r} is no filter: it must be NAME OPERATOR VALUE"
     assert caught.value.hint == 'for example -f "loss < 0.2"'
+
+
+@pytest.mark.parametrize("text", ["loss << 3", "loss <> 3", "loss === 3", "loss <!= 3", "loss >=< 3", "name = =x"])
+def test_two_operators_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Filter.parse(text)
+    assert caught.value.message == f"{text!r} is no filter: it has two operators"
+    assert caught.value.hint == "quote a text that begins so: NAME = '<text>'"
+    assert Filter.parse("name = '<text>'") == Filter("name", "=", "<text>")
 
 
 @given(st.text())
@@ -323,3 +332,25 @@ def test_what_is_no_status_is_refused() -> None:
         Filter.parse("status = killed")
     assert caught.value.message == "'killed' is no status"
     assert caught.value.hint == "a status is running, finished, failed, stopped"
+
+
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        ("loss < O.5", "'loss' is a number in all experiments that have it, and 'O.5' is none"),
+        ("loss = 0,5", "'loss' is a number in all experiments that have it, and '0,5' is none"),
+        ("stauts = finished", "no experiment has 'stauts'; did you mean 'status'?"),
+        ("los < 3", "no experiment has 'los'; did you mean 'loss'?"),
+        ("xyz < 3", "no experiment has 'xyz'"),
+        ("loss != O.5", None),
+        ("loss < 0.5", None),
+        ("lr < O.5", None),  # text in one of them
+        ("flag = yes", None),
+        ("layers = x", None),  # a list in one of them
+        ("tag = nothing", None),
+        ("name = nobody", None),
+    ],
+)
+def test_what_nothing_can_match_is_told(experiments: dict[str, Experiment], text: str, remark: str | None) -> None:
+    assert list(remarks([Filter.parse(text)], [*experiments.values()])) == ([remark] if remark else [])
+    assert list(remarks([Filter.parse(text)], [])) == []

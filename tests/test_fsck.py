@@ -888,9 +888,9 @@ def test_progress_is_told_and_ended(made: Experiment) -> None:
     assert told.tasks == [
         ("checking records", 3, 0),
         ("checking packs", 6, report.pack_bytes),
-        ("checking checkpoints", 3, 0),
+        ("checking commits", 3, 0),
     ]
-    assert told.done == {"checking records": 3, "checking packs": 6, "checking checkpoints": 3}
+    assert told.done == {"checking records": 3, "checking packs": 6, "checking commits": 3}
 
 
 class Together(MemoryTransport):

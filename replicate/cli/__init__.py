@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ import traceback
 import click
 
 from replicate import __version__
+from replicate.console import LogHandler
 from replicate.errors import CorruptionError, ReplicateError, StorageError
 from replicate.text import printable
 
@@ -49,6 +51,7 @@ PLUMBING = {
     "fold-refs": "Fold ref records that are a day old into catalogs, which list faster",
     "verify-pack": "Check every byte of packs, and list what is in them",
 }
+_log = logging.getLogger("replicate")
 _OUTPUT_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 _ALIASES = {"list": "ls", "restore": "checkout", "save": "checkpoint"}
 
@@ -119,6 +122,8 @@ def cli(ctx: click.Context, project_directory: str | None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are told on stderr."""
     given = sys.argv[1:] if arguments is None else arguments
+    _log.setLevel(logging.INFO)
+    _log.handlers = [LogHandler()]
     try:
         result = cli.main(given or ["--help"], prog_name="replicate", standalone_mode=False)
         sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +24,7 @@ from replicate.cli.render import (
 )
 from replicate.errors import InvalidInputError
 from replicate.experiment import Experiment
-from replicate.filters import Filter, sort_experiments, value_of
+from replicate.filters import Filter, is_known, remarks, sort_experiments, suggestion, value_of
 from replicate.objects.ids import ObjectID
 from replicate.summary import CheckpointSummary
 from replicate.text import align_numbers, cut, format_age, format_value, plural, printable, widest
@@ -66,7 +65,8 @@ def command(
     repository, history = open_history(store)
     experiments = [Experiment(repository, one, repository.reporter) for one in history.summaries]
     wanted = [condition.name for condition in conditions]
-    _tell_unknown(experiments, wanted)
+    for remark in remarks(conditions, experiments):
+        click.echo(printable(remark), err=True)
     if sort is not None:
         wanted.insert(0, sort.removesuffix("-desc").removesuffix("-asc"))
         _check_sort(experiments, wanted[0])
@@ -87,31 +87,12 @@ def command(
 
 def _check_sort(experiments: list[Experiment], name: str) -> None:
     """Refuse to sort by what no experiment has: the order would be an accident, and `-n 1` would take any."""
-    if not experiments or any(value_of(one, name) is not None or name in one.params for one in experiments):
+    if not experiments or is_known(experiments, name):
         return
     raise InvalidInputError(
         f"cannot sort by {name!r}: no experiment has it",
-        hint=_suggestion(experiments, name) or "-s takes a metric, a param, or created; add -desc to turn it round",
+        hint=suggestion(experiments, name) or "-s takes a metric, a param, or created; add -desc to turn it round",
     )
-
-
-def _suggestion(experiments: list[Experiment], name: str) -> str:
-    """Ask whether a param or a metric was meant whose name is like this one."""
-    known = {known for one in experiments for known in (*one.params, *one.metric_names)}
-    near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
-    return f"did you mean {near[0]!r}?" if near else ""
-
-
-def _tell_unknown(experiments: list[Experiment], names: list[str]) -> None:
-    """Tell of names to filter by that mean nothing: they are typing errors more often than not."""
-    for name in names:
-        if (
-            name != "tag"
-            and experiments
-            and all(value_of(one, name) is None and name not in one.params for one in experiments)
-        ):
-            suggestion = _suggestion(experiments, name)
-            click.echo(f"no experiment has {name!r}" + (f"; {suggestion}" if suggestion else ""), err=True)
 
 
 def _table(experiments: list[Experiment], show_all: bool, wanted: list[str], marks: Marks) -> None:

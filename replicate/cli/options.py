@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +17,7 @@ import click
 
 from replicate.config import cache_folder, find_project, mode, require_project, storage_options
 from replicate.console import ConsoleReporter
-from replicate.errors import InvalidInputError, StorageError
+from replicate.errors import InvalidInputError, ReplicateError, StorageError
 from replicate.filters import parse_value
 from replicate.history import History
 from replicate.host import Host
@@ -27,9 +30,18 @@ from replicate.united import open_united
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _MAX_ITEM_BYTES = 1 << 20
+_READING = re.compile(r"`replicate (ls-tree|ls|log|show|diff|checkout|cat-file|fsck|du)\b(?! -R)")  # in hints
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON")
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Tell warnings and errors only")
+
+
+def _hear_quiet(context: click.Context, parameter: click.Parameter, is_quiet: bool) -> bool:
+    if is_quiet:
+        logging.getLogger("replicate").setLevel(logging.WARNING)
+    return is_quiet
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, callback=_hear_quiet, help="Tell warnings and errors only")
 
 
 def directory_option(function: _F) -> _F:
@@ -77,7 +89,12 @@ def store_option(function: _F) -> _F:
     def wrapped(*args: Any, place: str | None, directory: str, **kwargs: Any) -> Any:
         if place == "":
             raise InvalidInputError("-R '': there is no such store", hint="name a URL, or a folder")
-        return function(*args, store=StorePlace(directory, place), **kwargs)
+        try:
+            return function(*args, store=StorePlace(directory, place), **kwargs)
+        except ReplicateError as exc:
+            if place is not None and exc.hint:
+                exc.hint = _READING.sub(lambda match: f"{match[0]} -R {shlex.quote(place)}", exc.hint)
+            raise
 
     return wrapped  # type: ignore[return-value]
 

@@ -72,7 +72,7 @@ def fsck(
         looked_into = Packs(transport, keys.sizes, findings, elsewhere, everything=level >= 4)
         looked_into.check(chosen, reporter)
         closures = Closures(transport, looked_into, findings, everything=level >= 4)
-        reporter.begin("checking checkpoints", records.closures, 0)
+        reporter.begin("checking commits", records.closures, 0)
         try:
             for target in records.targets():
                 if _is_wanted(target, commits):

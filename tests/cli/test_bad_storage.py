@@ -198,6 +198,19 @@ def test_who_presses_ctrl_c_does_not_wait_for_storage_that_hangs(
     assert (process.returncode, told.splitlines()[-1]) == (130, "error: interrupted")
 
 
+def test_storage_that_hangs_for_a_while_is_told_of(
+    shell: Shell, vision: Vision, filled: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicate.transport.remote.transport._SILENCE_SECONDS", 0.1)
+    brief = Patience(attempts=2, first_wait=0.0, longest_wait=0.0, timeout=1.0)
+    monkeypatch.setattr("replicate.transport.remote.Patience", lambda **_: brief)
+    waiting = f"waiting for {filled.url}, which has not answered for 0 s\n"
+    for flags, told in (((), waiting), (("-q",), "")):
+        proxy.faults = [Fault("stall", 1, "GET")]
+        result = shell("push", "--verify", *flags)
+        assert (result.code, result.err.startswith(told), "waiting" in result.err) == (0, True, bool(told))
+
+
 def test_an_endpoint_that_is_something_else(shell: Shell, vision: Vision, bucket: Bucket, proxy: FaultProxy) -> None:
     proxy.faults = [Fault(200, ALWAYS, body=b"<html>Welcome!</html>")]
     for arguments in (("push",), ("push", "--create"), ("pull",)):

@@ -104,6 +104,18 @@ def test_what_needs_a_worktree_asks_for_one(shell: Shell, url: str) -> None:
         )
 
 
+def test_hints_name_commands_that_read_the_same_store(shell: Shell, vision: Vision, url: str) -> None:
+    latest = shell("rev-parse", "-R", url, "baseline@latest").lines[0][:7]
+    for place in (url, "../team of two"):
+        if place != url:
+            assert shell("push", "-D", str(vision.project.root), "-R", place, "--create").code == 0
+        quoted = f"'{place}'" if " " in place else place
+        message = (
+            f"error: {latest} has no 'nothing'\nhint: `replicate ls-tree -R {quoted} -r {latest}` lists its files\n"
+        )
+        shell.fails(3, message, "checkout", "-R", place, "baseline@latest", "nothing", "-o", "out")
+
+
 def test_a_place_without_a_store_is_told(shell: Shell, vision: Vision, nowhere: Path) -> None:
     for command in ("ls", "fsck"):
         shell.fails(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
+import logging
 import os
 import weakref
 from collections.abc import Callable
@@ -205,6 +207,33 @@ def test_storage_that_has_not_answered_yet_is_given_up_sooner() -> None:
         is_up = False
         with pytest.raises(StorageUnreachableError, match="5 tries"):
             transport.get("packs/aa/one")
+
+
+def test_storage_that_does_not_answer_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        seconds = 0.0
+
+        async def get(self, path: str, start: int, end: int | None) -> Piece:
+            await asyncio.sleep(self.seconds)
+            return Piece(b"12345", 0, 5)
+
+        async def close(self) -> None:
+            pass
+
+    async def connect() -> Any:
+        return Slow()
+
+    transport = RemoteTransport(parse_location("memory://x"), connect)
+    caplog.set_level(logging.INFO, "replicate")
+    monkeypatch.setattr("replicate.transport.remote.transport._SILENCE_SECONDS", 0.05)
+    assert transport.get("packs/aa/one", 0, 5) == b"12345"
+    assert caplog.messages == []
+    Slow.seconds = 0.5
+    for _ in range(2):  # told again only after a minute
+        assert transport.get("packs/aa/one", 0, 5) == b"12345"
+    assert caplog.messages == ["waiting for memory:///x, which has not answered for 0 s"]
 
 
 def test_what_was_to_be_put_is_let_go_of_when_it_was_tried_again() -> None:

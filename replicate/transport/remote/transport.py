@@ -9,6 +9,7 @@ import asyncio
 import atexit
 import contextlib
 import itertools
+import logging
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -30,9 +31,13 @@ from replicate.transport.remote.driver import DELETE_BATCH, Driver, Entry, Patie
 from replicate.transport.remote.location import Location
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _COMPARE_LIMIT = 1 << 20
 _LARGEST = 256 << 20  # of what one get brings; a limit of time is made from it
 _CLOSING_SECONDS = 2.0
+_SILENCE_SECONDS = 5.0
+_SILENCE_RATE = 1 << 20  # bytes per second, of what is moved beside
+_TOLD_EVERY = 60.0
 _UNREACHABLE_HINT = "check the network and repeat; what is saved on this machine is safe"
 _LOGIN_HINT = "check the credentials that this process finds"
 _DENIED = {
@@ -96,6 +101,9 @@ class RemoteTransport:
     Beyond what `Transport` says: `put` makes one request for a new key, `get` one, `list` one for each 1,000 keys,
     `delete` one for each 1,000 on S3, `probe` three. `put` and `get` are given up after `patience`.
 
+    A request that has no answer for 5 s, and a second more for each MiB that it moves, is logged (`logging`, level
+    INFO), once a minute.
+
     Errors, beside `KeyNotFoundError` and `StorageFullError`: `StorageDeniedError` (credentials, permissions),
     `StorageMissingError` (no such bucket), `StorageUnreachableError` (no answer, or not to the end), and
     `StorageError` for what the storage refuses otherwise.
@@ -120,6 +128,7 @@ class RemoteTransport:
         self._above = f"{location.root}/" if location.root else ""
         self._patience = patience or Patience()
         self._has_answered = False
+        self._told_at = -_TOLD_EVERY
         self._host = host or Host()
         self._connection = _Connection(connect)
         _open.add(self._connection)
@@ -245,7 +254,22 @@ class RemoteTransport:
         return self._above + validate_key(key)
 
     async def _try(self, operation: str, key: str, act: Callable[[Driver], Awaitable[T]], size: int = 0) -> T:
-        """Make a request until it succeeds, is refused, or was tried often enough."""
+        """Make a request until it succeeds, is refused, or was tried often enough; log when that takes long."""
+        silence = _SILENCE_SECONDS + (0 if size == _LARGEST else size) / _SILENCE_RATE
+        timer = asyncio.get_running_loop().call_later(silence, self._tell_of_silence, silence)
+        try:
+            return await self._try_often(operation, key, act, size)
+        finally:
+            timer.cancel()
+
+    def _tell_of_silence(self, seconds: float) -> None:
+        """Log that a request waits, once in a while: many may wait for the same."""
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= _TOLD_EVERY:
+            self._told_at = now
+            _log.info("waiting for %s, which has not answered for %d s", self.url, seconds)
+
+    async def _try_often(self, operation: str, key: str, act: Callable[[Driver], Awaitable[T]], size: int) -> T:
         for attempt in itertools.count(1):
             limit = self._patience.limit(0)
             try:
