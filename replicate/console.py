@@ -119,8 +119,9 @@ class ConsoleReporter:
         if stream is None:  # print would take stdout
             return
         try:
-            if self._progress is not None:  # above the bar
-                self._progress.console.print(lines, markup=False, highlight=False, soft_wrap=True)
+            progress = self._progress
+            if progress is not None:  # above the bar
+                progress.console.print(lines, markup=False, highlight=False, soft_wrap=True)
             else:
                 encoding = getattr(stream, "encoding", None) or "utf-8"
                 print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -47,7 +47,7 @@ class Filter:
     def parse(cls, text: str) -> Filter:
         """Read `name op value`; `InvalidInputError` when it is none."""
         match = _FILTER.fullmatch(text)
-        if match is None:
+        if match is None or not match["value"].strip("=<>!"):
             raise InvalidInputError(
                 f"{text!r} is no filter: it must be NAME OPERATOR VALUE", hint='for example -f "loss < 0.2"'
             )
@@ -103,21 +103,24 @@ def is_known(experiments: Sequence[Experiment], name: str) -> bool:
 
 def suggestion(experiments: Sequence[Experiment], name: str) -> str:
     """Ask whether a name was meant that is like this one, which no experiment has; nothing when none is."""
-    known = {known for one in experiments for known in (*one.params, *one.metric_names)} | {*_FIELDS, "tag", "note"}
+    known = {known for one in experiments for known in (*one.params, *one.metric_names)} - {name}
     near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
+    near = difflib.get_close_matches(name, sorted({*_FIELDS, *near} - {name}), 1, 0.7) or near
     return f"did you mean {near[0]!r}?" if near else ""
 
 
 def remarks(filters: Sequence[Filter], experiments: Sequence[Experiment]) -> Iterator[str]:
     """Yield a sentence about each filter that nothing can match: a typing error more often than not."""
-    for one in filters:
-        if one.name == "tag" or not experiments:
-            continue
-        if not is_known(experiments, one.name):
+    for one in filters if experiments else ():
+        if one.name not in (*_FIELDS, "tag", "note") and not is_known(experiments, one.name):
             near = suggestion(experiments, one.name)
             yield f"no experiment has {one.name!r}" + (f"; {near}" if near else "")
-        elif isinstance(one.value, str) and one.operator != "!=" and _is_number_in_all(experiments, one.name):
-            yield f"{one.name!r} is a number in all experiments that have it, and {one.value!r} is none"
+        elif (
+            isinstance(one.value, str)
+            and _is_number_in_all(experiments, one.name)
+            and not any(one.matches(experiment) for experiment in experiments)
+        ):
+            yield f"{one.name!r} is a number in all experiments that have it, and {one.value!r} is not"
 
 
 def _is_number_in_all(experiments: Sequence[Experiment], name: str) -> bool:

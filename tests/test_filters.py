@@ -80,7 +80,9 @@ def test_a_filter_is_name_operator_value(text: str, name: str, operator: str, va
     assert Filter.parse(text) == Filter(name, operator, value)
 
 
-@pytest.mark.parametrize("text", ["", "loss", "< 3", "loss <", "loss ~ 3", "=", "   ", "loss ! 3"])
+@pytest.mark.parametrize(
+    "text", ["", "loss", "< 3", "loss <", "loss <=", "loss ==", "loss ~ 3", "=", "   ", "loss ! 3"]
+)
 def test_what_is_no_filter_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         Filter.parse(text)
@@ -337,12 +339,16 @@ def test_what_is_no_status_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "remark"),
     [
-        ("loss < O.5", "'loss' is a number in all experiments that have it, and 'O.5' is none"),
-        ("loss = 0,5", "'loss' is a number in all experiments that have it, and '0,5' is none"),
+        ("loss < O.5", "'loss' is a number in all experiments that have it, and 'O.5' is not"),
+        ("loss = 0,5", "'loss' is a number in all experiments that have it, and '0,5' is not"),
         ("stauts = finished", "no experiment has 'stauts'; did you mean 'status'?"),
         ("los < 3", "no experiment has 'los'; did you mean 'loss'?"),
         ("xyz < 3", "no experiment has 'xyz'"),
+        ("lss < 3", "no experiment has 'lss'; did you mean 'loss'?"),
+        ("usre = ann", "no experiment has 'usre'; did you mean 'user'?"),
         ("loss != O.5", None),
+        ("loss = '0.1'", None),  # text equals what it shows
+        ("note = nothing", None),
         ("loss < 0.5", None),
         ("lr < O.5", None),  # text in one of them
         ("flag = yes", None),

@@ -30,7 +30,7 @@ from replicate.united import open_united
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _MAX_ITEM_BYTES = 1 << 20
-_READING = re.compile(r"`replicate (ls-tree|ls|log|show|diff|checkout|cat-file|fsck|du)\b(?! -R)")  # in hints
+_READING = re.compile(r"`replicate (ls-tree|ls|log|show|diff|checkout|cat-file|fsck|du)\b(?! -R| --)")  # in hints
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 

@@ -201,10 +201,10 @@ def test_who_presses_ctrl_c_does_not_wait_for_storage_that_hangs(
 def test_storage_that_hangs_for_a_while_is_told_of(
     shell: Shell, vision: Vision, filled: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicate.transport.remote.transport._SILENCE_SECONDS", 0.1)
-    brief = Patience(attempts=2, first_wait=0.0, longest_wait=0.0, timeout=1.0)
+    monkeypatch.setattr("replicate.transport.remote.transport._LONG_SECONDS", 0.1)
+    brief = Patience(attempts=2, first_wait=0.0, longest_wait=0.0, timeout=2.0)
     monkeypatch.setattr("replicate.transport.remote.Patience", lambda **_: brief)
-    waiting = f"waiting for {filled.url}, which has not answered for 0 s\n"
+    waiting = f"waiting for {filled.url}: a request has taken 0 s so far\n"
     for flags, told in (((), waiting), (("-q",), "")):
         proxy.faults = [Fault("stall", 1, "GET")]
         result = shell("push", "--verify", *flags)

@@ -209,7 +209,7 @@ def test_storage_that_has_not_answered_yet_is_given_up_sooner() -> None:
             transport.get("packs/aa/one")
 
 
-def test_storage_that_does_not_answer_is_logged_once(
+def test_a_request_that_takes_long_is_logged_once_in_a_while(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Slow:
@@ -227,13 +227,19 @@ def test_storage_that_does_not_answer_is_logged_once(
 
     transport = RemoteTransport(parse_location("memory://x"), connect)
     caplog.set_level(logging.INFO, "replicate")
-    monkeypatch.setattr("replicate.transport.remote.transport._SILENCE_SECONDS", 0.05)
+    module = "replicate.transport.remote.transport"
+    monkeypatch.setattr(f"{module}._LONG_SECONDS", 0.05)
     assert transport.get("packs/aa/one", 0, 5) == b"12345"
     assert caplog.messages == []
     Slow.seconds = 0.5
     for _ in range(2):  # told again only after a minute
         assert transport.get("packs/aa/one", 0, 5) == b"12345"
-    assert caplog.messages == ["waiting for memory:///x, which has not answered for 0 s"]
+    message = "waiting for memory:///x: a request has taken 0 s so far"
+    assert caplog.messages == [message]
+    monkeypatch.setattr(f"{module}._TOLD_EVERY", 0.05)
+    assert transport.get("packs/aa/one", 0, 5) == b"12345"
+    assert len(caplog.messages) > 2  # of one request, again
+    assert {*caplog.messages} == {message}
 
 
 def test_what_was_to_be_put_is_let_go_of_when_it_was_tried_again() -> None:

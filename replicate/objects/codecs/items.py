@@ -228,7 +228,7 @@ def _merged(planes: Sequence[Bytes | None], name: str, size: int) -> Items | Non
 
 
 def _shift_left(items: Items, count: int, out: Items) -> None:
-    """Set `out` to the items times 2^count: numpy multiplies 1.5 times as fast as it shifts, single bytes ten times."""
+    """Set `out` to the items times 2^count: numpy multiplies bytes ten times as fast as it shifts them, none slower."""
     np.multiply(items, _count(items, 1 << count), out=out)
 
 

@@ -35,8 +35,9 @@ _log = logging.getLogger(__name__)
 _COMPARE_LIMIT = 1 << 20
 _LARGEST = 256 << 20  # of what one get brings; a limit of time is made from it
 _CLOSING_SECONDS = 2.0
-_SILENCE_SECONDS = 5.0
-_SILENCE_RATE = 1 << 20  # bytes per second, of what is moved beside
+_LONG_SECONDS = 10.0
+_LONG_RATE = 1 << 20  # bytes per second, with others beside
+_LONG_BYTES = 32 << 20  # at most: of a whole key the length is not known
 _TOLD_EVERY = 60.0
 _UNREACHABLE_HINT = "check the network and repeat; what is saved on this machine is safe"
 _LOGIN_HINT = "check the credentials that this process finds"
@@ -101,8 +102,8 @@ class RemoteTransport:
     Beyond what `Transport` says: `put` makes one request for a new key, `get` one, `list` one for each 1,000 keys,
     `delete` one for each 1,000 on S3, `probe` three. `put` and `get` are given up after `patience`.
 
-    A request that has no answer for 5 s, and a second more for each MiB that it moves, is logged (`logging`, level
-    INFO), once a minute.
+    A request that takes longer than 10 s, and a second for each MiB that it moves, is logged (`logging`, level INFO); of
+    all together one is, each minute.
 
     Errors, beside `KeyNotFoundError` and `StorageFullError`: `StorageDeniedError` (credentials, permissions),
     `StorageMissingError` (no such bucket), `StorageUnreachableError` (no answer, or not to the end), and
@@ -255,19 +256,25 @@ class RemoteTransport:
 
     async def _try(self, operation: str, key: str, act: Callable[[Driver], Awaitable[T]], size: int = 0) -> T:
         """Make a request until it succeeds, is refused, or was tried often enough; log when that takes long."""
-        silence = _SILENCE_SECONDS + (0 if size == _LARGEST else size) / _SILENCE_RATE
-        timer = asyncio.get_running_loop().call_later(silence, self._tell_of_silence, silence)
+        running = asyncio.get_running_loop()
+        started = running.time()
+
+        def tell() -> None:
+            nonlocal timer
+            self._tell_of_wait(running.time(), started)
+            timer = running.call_later(_TOLD_EVERY, tell)
+
+        timer = running.call_later(_LONG_SECONDS + min(size, _LONG_BYTES) / _LONG_RATE, tell)
         try:
             return await self._try_often(operation, key, act, size)
         finally:
             timer.cancel()
 
-    def _tell_of_silence(self, seconds: float) -> None:
-        """Log that a request waits, once in a while: many may wait for the same."""
-        now = asyncio.get_running_loop().time()
+    def _tell_of_wait(self, now: float, started: float) -> None:
+        """Log how long a request takes, once in a while: many may wait for the same."""
         if now - self._told_at >= _TOLD_EVERY:
             self._told_at = now
-            _log.info("waiting for %s, which has not answered for %d s", self.url, seconds)
+            _log.info("waiting for %s: a request has taken %d s so far", self.url, now - started)
 
     async def _try_often(self, operation: str, key: str, act: Callable[[Driver], Awaitable[T]], size: int) -> T:
         for attempt in itertools.count(1):
