@@ -102,8 +102,8 @@ class RemoteTransport:
     Beyond what `Transport` says: `put` makes one request for a new key, `get` one, `list` one for each 1,000 keys,
     `delete` one for each 1,000 on S3, `probe` three. `put` and `get` are given up after `patience`.
 
-    A request that takes longer than 10 s, and a second for each MiB that it moves, is logged (`logging`, level INFO); of
-    all together one is, each minute.
+    A request that takes longer than 10 s, and a second more for each MiB that it moves, is logged (`logging`, level
+    INFO), once a minute.
 
     Errors, beside `KeyNotFoundError` and `StorageFullError`: `StorageDeniedError` (credentials, permissions),
     `StorageMissingError` (no such bucket), `StorageUnreachableError` (no answer, or not to the end), and
