@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -62,11 +63,13 @@ class Peer:
         self.saved += 1
         return sample
 
-    def restore(self, index: int) -> tuple[Sample, Path]:
-        """Restore what was saved so many saves after the first; return where it is."""
+    def restore(self, index: int, get_ready: Callable[[], None] = lambda: None) -> tuple[Sample, Path]:
+        """Restore what was saved so many saves after the first, right after `get_ready`; return where it is."""
         to = self.folder / "restored"
         shutil.rmtree(to, ignore_errors=True)
         to.mkdir()
+        self._begin_to_restore()
+        get_ready()
         sample = self._restore(index, to)
         return sample, next(path for path in to.rglob("*") if path.is_file())
 
@@ -79,6 +82,9 @@ class Peer:
 
     def _save(self, path: Path, item_bytes: int) -> Sample:
         raise NotImplementedError
+
+    def _begin_to_restore(self) -> None:
+        """Start what is not measured."""
 
     def _restore(self, index: int, to: Path) -> Sample:
         raise NotImplementedError
@@ -236,8 +242,11 @@ class Library(Peer):
     def _save(self, path: Path, item_bytes: int) -> Sample:
         return self._ask(save=str(path), item=item_bytes)
 
-    def _restore(self, index: int, to: Path) -> Sample:
+    def _begin_to_restore(self) -> None:
         self.close()
+        self._ask(ready=True)
+
+    def _restore(self, index: int, to: Path) -> Sample:
         return self._ask(restore=index, to=str(to))
 
     def warm_up(self, index: int) -> None:

@@ -78,8 +78,7 @@ def measure(folder: Path, size: int) -> Result:
                 ("copy back", copy, 0),
             ):
                 peer.restore(index)[1].unlink()  # what it reads is in the page cache then, as what cp reads is
-                warm_memory(size)
-                sample, path = peer.restore(index)
+                sample, path = peer.restore(index, lambda: warm_memory(size))
                 path.unlink()
                 result.add(operation, peer.name, sample)
         restored(replicate, last, model)

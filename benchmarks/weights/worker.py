@@ -3,6 +3,7 @@
 It lives as long as a training does. It reads requests, a line of JSON each, and answers with the seconds of each, and
 the most memory that it has had so far:
 
+    {"ready": true}                                nothing is done: the process has started
     {"prepare": true}                              a new store
     {"save": "/a/file", "item": 4}                 item: the bytes of a weight
     {"restore": 3, "to": "/a/new/folder"}          the file of the fourth save
@@ -143,7 +144,9 @@ def main(name: str, store: str) -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         cpu, start = sum(os.times()[:4]), time.perf_counter()
-        if "prepare" in asked:
+        if "ready" in asked:
+            pass
+        elif "prepare" in asked:
             tool.prepare()
         elif "save" in asked:
             tool.save(Path(asked["save"]), asked["item"])

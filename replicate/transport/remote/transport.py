@@ -258,6 +258,7 @@ class RemoteTransport:
         """Make a request until it succeeds, is refused, or was tried often enough; log when that takes long."""
         running = asyncio.get_running_loop()
         started = running.time()
+        timer: asyncio.TimerHandle
 
         def tell() -> None:
             nonlocal timer
